@@ -1,0 +1,248 @@
+"""The adapter file: one load, one save, every option and every shape checked.
+
+safetensors, names in diffusers' dialect: `encoder.stem.*`, `encoder.out.<i>.*`, `encoder.trunk.*` or
+`encoder.lora.<path>.lora_{A,B}.weight`, `attention.<unet|encoder>.<path>.<norm|q|k|v|o>.*`. Metadata:
+`format` and one JSON under `svd_vfi_adapter` with the options and what the adapter was trained on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .attention import attention_paths
+from .encoder import HINT_CHANNELS, residual_channels, trunk_names
+
+FORMAT = "svd-vfi-adapter/1"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the paper's open points are read; recorded in the file and obeyed by whoever loads it.
+
+    Defaults are the preset `paper`. Raises ValueError for a value that is not among the ones listed here.
+    """
+
+    encoder_input: Literal["noisy", "keyframes"] = "noisy"
+    encoder_weights: Literal["full", "lora"] = "full"
+    concat_latent: Literal["first", "keyframes"] = "first"
+    kf_join: Literal["channel", "token"] = "channel"
+    kf_pool: Literal[1, 2, 4] = 1
+    kf_where: Literal["unet", "encoder", "both"] = "unet"
+    clip_tokens: Literal["first", "mean"] = "first"
+    uncond_hint: Literal["kept", "dropped"] = "kept"
+    loss: Literal["v", "eps"] = "v"
+    loss_frames: Literal["all", "generated"] = "all"
+    known_frames: Literal["renoised", "clean"] = "renoised"
+    rank: int = 16
+    alpha: float = 16.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"option {name} is {value!r}; use one of {', '.join(map(str, allowed))}")
+        if type(self.rank) is not int or self.rank < 1:
+            raise ValueError(f"option rank is {self.rank!r}; use a whole number of at least 1")
+        if not isinstance(self.alpha, (int, float)) or not self.alpha > 0:
+            raise ValueError(f"option alpha is {self.alpha!r}; use a number above 0")
+
+    @property
+    def attends(self) -> tuple[str, ...]:
+        """Where keyframe attention sits: `unet`, `encoder`, or both."""
+        return ("unet", "encoder") if self.kf_where == "both" else (self.kf_where,)
+
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "encoder_input": ("noisy", "keyframes"),
+    "encoder_weights": ("full", "lora"),
+    "concat_latent": ("first", "keyframes"),
+    "kf_join": ("channel", "token"),
+    "kf_pool": (1, 2, 4),
+    "kf_where": ("unet", "encoder", "both"),
+    "clip_tokens": ("first", "mean"),
+    "uncond_hint": ("kept", "dropped"),
+    "loss": ("v", "eps"),
+    "loss_frames": ("all", "generated"),
+    "known_frames": ("renoised", "clean"),
+}
+
+PRESETS = {
+    "paper": Options(),
+    "fast": Options(
+        encoder_input="keyframes",
+        encoder_weights="lora",
+        concat_latent="keyframes",
+        kf_join="token",
+        kf_pool=2,
+        kf_where="both",
+        clip_tokens="mean",
+        loss_frames="generated",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A trained adapter, apart from any base.
+
+    tensors   by the names above
+    training  frames, size [H, W], fps, motion_bucket_id, augmentation, guidance [ends, middle], steps, data,
+    licence ...
+    head_dim  channels of an attention head; parameters' shapes do not say it
+    """
+
+    options: Options
+    tensors: Mapping[str, Tensor]
+    head_dim: int
+    training: Mapping[str, Any] = field(default_factory=dict)
+    name: str = "adapter"
+
+    def check(self, base: Mapping[str, Sequence[int]]) -> None:
+        """Refuse a base U-Net (diffusers' parameter names -> shapes) this adapter was not made for.
+
+        Raises ValueError naming the first tensor that is missing, left over or of another shape.
+        """
+        expected = expected_shapes(self.options, base, self.tensors)
+        for key, shape in expected.items():
+            if key not in self.tensors:
+                raise ValueError(f"{self.name} lacks {key}; it is damaged or was made for another base model")
+            if tuple(self.tensors[key].shape) != tuple(shape):
+                raise ValueError(
+                    f"{self.name} was made for another base model: {key} is {list(self.tensors[key].shape)}, "
+                    f"this base needs {list(shape)}; load the checkpoint it was trained on"
+                )
+        if surplus := sorted(set(self.tensors) - set(expected)):
+            raise ValueError(f"{self.name} holds {surplus[0]}, which has no place in this base model")
+
+
+def expected_shapes(
+    options: Options, base: Mapping[str, Sequence[int]], tensors: Mapping[str, Any] = {}
+) -> dict[str, tuple[int, ...]]:
+    """Every tensor of an adapter for a base and its shape. LoRA pairs are those in ``tensors``, checked by
+    path.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    channels = residual_channels(base)
+    shapes["encoder.stem.weight"] = (channels[0], HINT_CHANNELS, 3, 3)
+    shapes["encoder.stem.bias"] = (channels[0],)
+    for i, c in enumerate(channels):
+        shapes[f"encoder.out.{i}.weight"], shapes[f"encoder.out.{i}.bias"] = (c, c, 1, 1), (c,)
+    trunk = trunk_names(base)
+    if options.encoder_weights == "full":
+        shapes |= {f"encoder.trunk.{n}": tuple(base[n]) for n in trunk}
+    else:
+        known = {n.removesuffix(".weight") for n in trunk if n.endswith(".weight") and len(base[n]) >= 2}
+        for path in lora_paths(tensors):
+            if path not in known:
+                raise ValueError(f"the adapter's LoRA changes {path}, which this base model does not have")
+            out, into, *kernel = base[f"{path}.weight"]
+            shapes[f"encoder.lora.{path}.lora_A.weight"] = (options.rank, into, *kernel)
+            shapes[f"encoder.lora.{path}.lora_B.weight"] = (out, options.rank, *(1 for _ in kernel))
+    for where in options.attends:
+        for path in attention_paths(base, encoder_only=where == "encoder"):
+            width = base[f"{path}.attn1.to_q.weight"][1]
+            joined = width * 2 if options.kf_join == "channel" else width
+            site = f"attention.{where}.{path}"
+            shapes |= {
+                f"{site}.norm.weight": (width,),
+                f"{site}.norm.bias": (width,),
+                f"{site}.q.weight": (width, width),
+            }
+            shapes |= {f"{site}.k.weight": (width, joined), f"{site}.v.weight": (width, joined)}
+            shapes |= {f"{site}.o.weight": (width, width), f"{site}.o.bias": (width,)}
+    return shapes
+
+
+def lora_paths(tensors: Mapping[str, Any]) -> list[str]:
+    """Dotted paths of the modules an adapter's LoRA changes, sorted."""
+    prefix, suffix = "encoder.lora.", ".lora_A.weight"
+    return sorted(
+        n[len(prefix) : -len(suffix)] for n in tensors if n.startswith(prefix) and n.endswith(suffix)
+    )
+
+
+@torch.no_grad()
+def merged_weight(weight: Tensor, a: Tensor, b: Tensor, options: Options) -> Tensor:
+    """W + (alpha / rank) B A for a linear layer or a convolution, computed in float32, cast back to W's
+    dtype.
+    """
+    change = b.float().flatten(1) @ a.float().flatten(1)  # [out, rank] @ [rank, in * kernel]
+    merged = weight.float() + options.alpha / options.rank * change.view(weight.shape).to(weight.device)
+    return merged.to(weight.dtype)
+
+
+def save_adapter(adapter: Adapter, path: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write the adapter whole or not at all: a temporary file beside it, then a rename."""
+    meta = {
+        "options": dataclasses.asdict(adapter.options),
+        "head_dim": adapter.head_dim,
+        "training": dict(adapter.training),
+    }
+    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in adapter.tensors.items()}
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        save_file(tensors, partial, metadata={"format": FORMAT, "svd_vfi_adapter": json.dumps(meta)})
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_adapter(path: Path) -> Adapter:
+    """Read an adapter file; shapes are checked by `Adapter.check` against the base it is put on.
+
+    Raises ValueError in one sentence for a missing file, a file of another kind, or one that is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no adapter at {path}; give a .safetensors file or the name of a bundled adapter")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            names = list(file.keys())
+            if metadata.get("format") != FORMAT:
+                raise ValueError(
+                    f"{path} is {_kind(names, metadata)}, not an adapter; expected the format {FORMAT}"
+                )
+            tensors = {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}); fetch or train it again"
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{path} holds values that are not finite in {name}; fetch or train it again")
+    try:
+        meta = json.loads(metadata["svd_vfi_adapter"])
+        known = {f.name for f in dataclasses.fields(Options)}
+        if unknown := sorted(set(meta["options"]) - known):
+            raise ValueError(f"unknown option '{unknown[0]}': it needs a newer version of this pack")
+        return Adapter(
+            Options(**meta["options"]), tensors, int(meta["head_dim"]), meta["training"], path.name
+        )
+    except (KeyError, TypeError, json.JSONDecodeError, ValueError) as error:
+        raise ValueError(f"{path} has adapter metadata that cannot be used ({error})") from error
+
+
+def _kind(names: list[str], metadata: Mapping[str, str]) -> str:
+    if "format" in metadata and metadata["format"].startswith("svd-vfi"):
+        return f"a file of format {metadata['format']}"
+    if any("lora" in n for n in names):
+        return "a LoRA"
+    if any(n.startswith("model.diffusion_model.") for n in names):
+        return "a whole checkpoint"
+    if any(n.startswith(("control_model.", "controlnet_")) for n in names):
+        return "a ControlNet"
+    return f"a file of {len(names)} tensors of an unknown kind"

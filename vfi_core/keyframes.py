@@ -1,0 +1,91 @@
+"""Which frames are known: the mask, the known latents and the hint, the same lines for sampling and for
+training.
+
+Legend: k keyframes, t frames, h w latent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Keyframes:
+    """The given frames of one segment.
+
+    latents    [k, 4, h, w]  VAE `mode()`, unscaled (not x 0.18215), in the order of their positions
+    positions  k frame indices, strictly increasing, within 0..length - 1
+    length     t
+    Raises ValueError where these disagree.
+    """
+
+    latents: Tensor
+    positions: tuple[int, ...]
+    length: int
+
+    def __post_init__(self) -> None:
+        if len(self.positions) != self.latents.shape[0]:
+            raise ValueError(f"{self.latents.shape[0]} keyframes were given {len(self.positions)} positions")
+        if not self.positions:
+            raise ValueError("no keyframe was given; give at least one")
+        for position in self.positions:
+            if not 0 <= position < self.length:
+                raise ValueError(
+                    f"keyframe position {position} is outside a {self.length}-frame clip "
+                    f"(use 0..{self.length - 1})"
+                )
+        if any(b <= a for a, b in zip(self.positions, self.positions[1:], strict=False)):
+            raise ValueError(f"keyframe positions {list(self.positions)} must increase without repeats")
+
+    @property
+    def first(self) -> int:
+        """The first known frame: z_1 of eq. 2."""
+        return self.positions[0]
+
+    @property
+    def last(self) -> int:
+        """The last known frame: z_n of eq. 2."""
+        return self.positions[-1]
+
+    @property
+    def known(self) -> Tensor:
+        """[t, 4, h, w]: the keyframes' latents, zeros elsewhere (zeroed after the VAE, see CONTRIBUTING)."""
+        return spread(self.latents, self.positions, self.length)
+
+    @property
+    def mask(self) -> Tensor:
+        """[t, 1, h, w]: the paper's m (sec. 3.1), 1 on a given frame, 0 elsewhere."""
+        return spread(torch.ones_like(self.latents[:, :1]), self.positions, self.length)
+
+    @property
+    def hint(self) -> Tensor:
+        """[t, 5, h, w]: [c ; m], what the condition encoder reads (sec. 3.1)."""
+        return torch.cat([self.known, self.mask], dim=1)
+
+
+def spread(frames: Tensor, positions: tuple[int, ...], length: int) -> Tensor:
+    """[k, c, h, w] at their positions of a clip [length, c, h, w] of zeros."""
+    clip = frames.new_zeros(length, *frames.shape[1:])
+    clip[list(positions)] = frames
+    return clip
+
+
+def concat_latent(latents: Tensor, positions: tuple[int, ...], length: int, reading: str) -> Tensor:
+    """SVD's concatenated condition for one clip, [t, 4, h, w], unscaled.
+
+    latents  [k, 4, h, w]  VAE `mode()` of the (noise-augmented) keyframes
+    reading  `first`: I_1 on all frames, SVD's own; `keyframes`: each keyframe on its frame, zeros between
+    """
+    if reading == "first":
+        return latents[:1].expand(length, -1, -1, -1)
+    return spread(latents, positions, length)
+
+
+def blend_known(x: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+    """``x`` with the frames of ``mask`` 1 replaced by ``known``; all [..., t, c, h, w], mask [..., t, 1, h,
+    w].
+    """
+    return torch.where(mask.bool(), known, x)
