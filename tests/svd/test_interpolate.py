@@ -1,0 +1,107 @@
+import copy
+
+import pytest
+import torch
+
+from tests.svd.toys import toy_svd
+from vfi_core.adapter import PRESETS, Adapter, Options
+from vfi_core.svd.adapted import AdapterModules
+from vfi_core.svd.interpolate import Settings, interpolate
+from vfi_core.svd.sizes import content_size, fit, restore, working_size
+
+
+def pictures(count: int, height: int = 64, width: int = 64) -> list[torch.Tensor]:
+    g = torch.Generator().manual_seed(2)
+    return [(torch.rand(height, width, 3, generator=g) * 255).round() / 255 for _ in range(count)]
+
+
+SETTINGS = Settings(in_betweens=2, steps=2)
+
+
+def test_the_film_starts_and_ends_on_exactly_the_given_frames():
+    given = pictures(3, 50, 70)
+    film = interpolate(toy_svd(), given, SETTINGS)
+    assert film.shape == (7, 50, 70, 3)
+    assert film.dtype == torch.float32 and 0 <= film.min() and film.max() <= 1
+    for i, picture in enumerate(given):
+        assert torch.equal(film[3 * i], picture)
+
+
+def test_one_seed_is_one_film_and_another_seed_another():
+    given = pictures(2)
+    film = interpolate(toy_svd(), given, SETTINGS)
+    assert torch.equal(film, interpolate(toy_svd(), given, SETTINGS))
+    assert not torch.equal(film, interpolate(toy_svd(), given, Settings(in_betweens=2, steps=2, seed=1)))
+
+
+def test_a_segment_depends_on_its_own_keyframes_and_seed_alone():
+    given = pictures(3)
+    film = interpolate(toy_svd(), given, SETTINGS)
+    second = interpolate(toy_svd(), given[1:], Settings(in_betweens=2, steps=2, seed=1))
+    assert torch.equal(film[3:], second)
+
+
+@pytest.mark.parametrize("guidance", [(1.0, 1.0), (1.0, 3.0)], ids=["no guidance", "guidance"])
+def test_an_untrained_adapter_with_the_bases_own_inputs_makes_the_bases_film(guidance):
+    svd, given = toy_svd(), pictures(2)
+    settings = Settings(in_betweens=2, steps=2, guidance=guidance)
+    adapter = Adapter(Options(), AdapterModules(svd.unet, Options()).state_dict(), 32)
+    assert torch.equal(interpolate(svd, given, settings), interpolate(svd, given, settings, adapter))
+
+
+def test_the_base_is_left_as_it_was():
+    svd, options = toy_svd(), PRESETS["fast"]
+    before = copy.deepcopy(svd.unet.state_dict())
+    modules = AdapterModules(svd.unet, options)
+    path = "down_blocks.0.downsamplers.0.conv"
+    tensors = {k: v for k, v in modules.state_dict().items() if not k.startswith("encoder.trunk.")}
+    tensors |= {
+        f"encoder.lora.{path}.lora_A.weight": torch.ones(16, 32, 3, 3),
+        f"encoder.lora.{path}.lora_B.weight": torch.ones(32, 16, 1, 1),
+    }
+    interpolate(svd, pictures(2), SETTINGS, Adapter(options, tensors, 32))
+    after = svd.unet.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_progress_counts_every_step_of_every_segment_once():
+    seen = []
+    interpolate(toy_svd(), pictures(3), SETTINGS, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i, 6) for i in range(7)]
+
+
+def test_what_cannot_be_interpolated_is_refused():
+    with pytest.raises(ValueError, match="1 keyframe given; give at least two"):
+        interpolate(toy_svd(), pictures(1), SETTINGS)
+    with pytest.raises(ValueError, match="different shapes"):
+        interpolate(toy_svd(), [*pictures(1), *pictures(1, 32, 64)], SETTINGS)
+    with pytest.raises(ValueError, match="in-betweens is 0"):
+        Settings(in_betweens=0)
+    with pytest.raises(ValueError, match="size 100x64 does not fit"):
+        Settings(size=(64, 100))
+
+
+@pytest.mark.parametrize(
+    ("picture", "trained", "expected"),
+    [
+        ((1080, 1920), (576, 1024), (576, 1024)),
+        ((1920, 1080), (576, 1024), (1024, 576)),
+        ((256, 448), (64, 64), (64, 128)),
+        ((300, 300), (64, 64), (64, 64)),
+        ((10, 10), (64, 64), (64, 64)),
+    ],
+)
+def test_the_working_size_keeps_the_aspect_in_multiples_of_64(picture, trained, expected):
+    assert working_size(*picture, trained) == expected
+
+
+@pytest.mark.parametrize("size", [(37, 91), (64, 64), (300, 120), (1, 1)])
+def test_a_picture_that_was_fitted_comes_back_in_its_own_size(size):
+    working = working_size(*size, (64, 64))
+    picture = torch.linspace(-1, 1, size[1]).expand(1, 3, *size)
+    fitted = fit(picture, working)
+    assert fitted.shape[2:] == working
+    back = restore(fitted, *size)
+    assert back.shape == picture.shape
+    if min(size) >= 37 and content_size(*size, working) != size:
+        assert (back - picture).abs().mean() < 0.03  # a smooth ramp, resampled twice

@@ -1,0 +1,194 @@
+"""Keyframes in, the film between them out: the headless host's one path from pictures to pictures.
+
+Legend: n keyframes, t frames of a segment, H W pixels, h w latent.
+"""
+
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+# pyright: reportGeneralTypeIssues=false
+# diffusers annotates only its tuple returns, and torch every submodule as Tensor | Module.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..adapter import Adapter, Options
+from ..clipspan import ClipSpan
+from ..edm import karras_sigmas, scalings
+from ..keyframes import Keyframes, blend_known, concat_latent
+from ..samplers import Denoiser, clip_noise, hold_known, sample_euler, triangle_guidance
+from .adapted import AdapterModules, load_modules, predict
+from .load import SVD
+from .pictures import decode, embed, encode
+from .sizes import fit, restore, working_size
+
+BASE_OPTIONS = Options()  # of a base without an adapter: SVD's own concat latent and image embedding
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person may choose. None takes the adapter's value, or the base's where the adapter has none.
+
+    in_betweens      generated frames in each gap
+    steps            sampling steps
+    seed             of the first segment; each following one adds 1
+    guidance         (at the keyframes, half-way); 1 is no guidance
+    fps              frames a second the motion should look like; SVD's id is fps - 1
+    augmentation     deviation of the noise on the concatenated condition, in pixels of -1..1
+    size             (H, W) the model works at, multiples of 64
+    """
+
+    in_betweens: int | None = None
+    steps: int = 25
+    seed: int = 0
+    guidance: tuple[float, float] | None = None
+    fps: float | None = None
+    motion_bucket_id: int | None = None
+    augmentation: float | None = None
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.in_betweens is not None and self.in_betweens < 1:
+            raise ValueError(f"in-betweens is {self.in_betweens}; use at least 1")
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; use at least 1")
+        if self.size is not None and any(s < 64 or s % 64 for s in self.size):
+            raise ValueError(
+                f"size {self.size[1]}x{self.size[0]} does not fit the model; use multiples of 64"
+            )
+
+
+@torch.no_grad()
+def interpolate(
+    svd: SVD,
+    keyframes: Sequence[Tensor],
+    settings: Settings,
+    adapter: Adapter | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
+    """The film [(n - 1) (in_betweens + 1) + 1, H, W, 3], float32 in 0..1 on the CPU.
+
+    keyframes  n of [H, W, 3], 0..1, all of one size; they come back exactly as they went in
+    progress   called with (finished steps, all steps)
+    Raises ValueError for fewer than two keyframes, unequal sizes, or an adapter of another base.
+    """
+    if len(keyframes) < 2:
+        raise ValueError(f"{len(keyframes)} keyframe given; give at least two")
+    if len(sizes := {tuple(k.shape) for k in keyframes}) > 1:
+        raise ValueError(f"keyframes have different shapes {sorted(sizes)}; give pictures of one size")
+    height, width = keyframes[0].shape[:2]
+    trained = dict(svd.config) | (dict(adapter.training) if adapter else {})
+    in_betweens = settings.in_betweens or int(trained["frames"]) - 2
+    size = settings.size or working_size(height, width, tuple(trained["size"]))
+    modules = load_modules(svd.unet, adapter) if adapter else None
+
+    originals = [k.to("cpu", torch.float32) for k in keyframes]
+    pictures = fit(torch.stack(originals).permute(0, 3, 1, 2) * 2 - 1, size)  # [n, 3, H, W]
+    segments = len(originals) - 1
+    total = segments * (settings.steps + 1)
+    progress(0, total)
+    film = [originals[0][None]]
+    for s in range(segments):
+        done = s * (settings.steps + 1)
+        latents = sample_segment(
+            svd, modules, pictures[s : s + 2], in_betweens + 2, settings, trained, settings.seed + s,
+            lambda i, done=done: progress(done + i + 1, total),
+        )  # fmt: skip
+        between = restore(decode(svd, latents)[1:-1].cpu(), height, width)
+        film += [(between.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1), originals[s + 1][None]]
+        progress(done + settings.steps + 1, total)
+    return torch.cat(film)
+
+
+@torch.no_grad()
+def sample_segment(
+    svd: SVD,
+    modules: AdapterModules | None,
+    pictures: Tensor,
+    frames: int,
+    settings: Settings,
+    trained: dict,
+    seed: int,
+    callback: Callable[[int], None] | None = None,
+    positions: tuple[int, ...] | None = None,
+) -> Tensor:
+    """The latents of one segment, [t, 4, h, w] float32, unscaled, its known frames exact.
+
+    pictures   [k, 3, H, W]  in -1..1, at the working size
+    positions  of the pictures among the ``frames``; the first and the last by default
+    trained    frames, fps, motion_bucket_id, augmentation, guidance: what settings left at None fall back to
+    """
+    device = next(svd.unet.parameters()).device
+    scale = svd.vae.config["scaling_factor"]
+    positions = (0, frames - 1) if positions is None else positions
+    keyframes = Keyframes(encode(svd, pictures).to(device), positions, frames)
+    noise = clip_noise(frames, *keyframes.latents.shape[2:], seed).to(device)
+    clean = modules is not None and modules.options.known_frames == "clean"
+    held = hold_known(
+        _guided(svd, modules, keyframes, pictures, settings, trained, seed),
+        keyframes.known * scale,
+        keyframes.mask,
+        noise,
+        clean,
+    )
+    sigmas = karras_sigmas(settings.steps, svd.config["sigma_min"], svd.config["sigma_max"]).to(device)
+    x = noise * (1 + sigmas[0] ** 2).sqrt()  # as the host starts, and as its noise_scaling(max_denoise) says
+    x = sample_euler(held, x, sigmas, callback)
+    return blend_known(x / scale, keyframes.known, keyframes.mask)  # the last subtraction rounds
+
+
+def _guided(
+    svd: SVD,
+    modules: AdapterModules | None,
+    keyframes: Keyframes,
+    pictures: Tensor,
+    settings: Settings,
+    trained: dict,
+    seed: int,
+) -> Denoiser:
+    """The denoiser x [t, 4, h, w], sigma [] -> x0 [t, 4, h, w] with guidance per frame, scaled latents."""
+    unet, options = svd.unet, modules.options if modules else BASE_OPTIONS
+    weight = next(unet.parameters())
+    frames, scale = keyframes.length, svd.vae.config["scaling_factor"]
+
+    def chosen(name: str, default: float) -> float:
+        value = getattr(settings, name)
+        return trained.get(name, default) if value is None else value
+
+    augmentation = chosen("augmentation", 0.02)
+    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(seed))
+    augmented = (
+        encode(svd, pictures + augmentation * noise).to(weight.device) if augmentation else keyframes.latents
+    )
+    concat = concat_latent(augmented, keyframes.positions, frames, options.concat_latent)
+    embedded = embed(svd.image_encoder, pictures[[0, -1]])
+    context = embedded.mean(0, keepdim=True) if options.clip_tokens == "mean" else embedded[:1]
+    ids = torch.tensor([[chosen("fps", 7) - 1, chosen("motion_bucket_id", 127), augmentation]])
+
+    ends, middle = settings.guidance or trained.get("guidance") or (1.0, 3.0)
+    guidance = triangle_guidance(frames, ends, middle).view(-1, 1, 1, 1).to(weight.device)
+    rows = 1 if ends == middle == 1 else 2  # without guidance there is no unconditional branch
+    branches = torch.tensor([1.0] if rows == 1 else [0.0, 1.0], device=weight.device, dtype=weight.dtype)
+    concat = concat.to(weight.dtype)[None] * branches.view(-1, 1, 1, 1, 1)
+    context = context[None].to(weight) * branches.view(-1, 1, 1)
+    ids = ids.to(weight).expand(rows, -1)
+    hint = keyframes.hint[None].to(weight.dtype) if modules else None
+    hinted = branches if options.uncond_hint == "dropped" and rows == 2 else None
+    span = ClipSpan(frames, keyframes.first, keyframes.last, *keyframes.latents.shape[2:])
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        c_skip, c_out, c_in, c_noise = scalings(sigma)
+        shown = x * c_in
+        if options.known_frames == "clean":
+            shown = blend_known(shown, keyframes.known * scale, keyframes.mask)
+        shown = shown.to(weight.dtype)[None].expand(rows, *x.shape)
+        c_noise = c_noise.to(weight).expand(rows)
+        out = predict(unet, modules, shown, concat, hint, c_noise, context, ids, span, hinted).float()
+        if rows == 2:
+            out = (out[0] + guidance * (out[1] - out[0]))[None]
+        return c_skip * x + c_out * out[0]
+
+    return denoise

@@ -1,0 +1,55 @@
+"""SVD as plain functions of pictures, for whoever compares methods: floats in, floats out, no model in sight.
+
+Legend: n generated frames, t frames, H W pixels; pictures are RGB, float 0..1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..adapter import Adapter
+from .interpolate import Settings, interpolate
+from .load import SVD
+from .pictures import decode, encode
+from .sizes import fit, restore, working_size
+
+
+def svd_interpolator(
+    svd: SVD, settings: Settings, adapter: Adapter | None
+) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """f(first [H, W, 3], last [H, W, 3], in_betweens) -> the frames between them [in_betweens, H, W, 3].
+
+    Without an adapter this is the base model with both frames held by the mask.
+    """
+
+    def between(first: Tensor, last: Tensor, in_betweens: int) -> Tensor:
+        film = interpolate(svd, [first, last], replace(settings, in_betweens=in_betweens), adapter)
+        return film[1:-1].to(first)
+
+    return between
+
+
+@torch.no_grad()
+def vae_round_trip(svd: SVD, film: Tensor) -> Tensor:
+    """The film [t, H, W, 3] after SVD's VAE, encoded and decoded as `interpolate` does it."""
+    height, width = film.shape[1:3]
+    size = working_size(height, width, tuple(svd.config["size"]))
+    pictures = fit(film.float().permute(0, 3, 1, 2) * 2 - 1, size)
+    decoded = restore(decode(svd, encode(svd, pictures)).cpu(), height, width)
+    return (decoded.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1).to(film)
+
+
+def linear_through_vae(svd: SVD) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """The cross-fade of the two keyframes' VAE round trips: what a linear method keeps behind this VAE."""
+
+    def between(first: Tensor, last: Tensor, in_betweens: int) -> Tensor:
+        # The decoder is temporal: each keyframe is the middle of a still film of three.
+        a, b = (vae_round_trip(svd, torch.stack([x, x, x]))[1] for x in (first, last))
+        weights = (i / (in_betweens + 1) for i in range(1, in_betweens + 1))
+        return torch.stack([(1 - t) * a + t * b for t in weights])
+
+    return between

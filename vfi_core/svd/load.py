@@ -1,0 +1,374 @@
+"""Stable Video Diffusion in diffusers' classes: built from its dimensions, loaded from disk, saved as a file.
+
+The single file is laid out as ComfyUI's stock loader reads svd.safetensors. Ours carries every dimension as
+JSON under the metadata key ``svd_vfi_config``; a file without it must have the shapes of Stability's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    UNetSpatioTemporalConditionModel,
+)
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from ..dialect import PREFIXES, to_diffusers, to_single_file
+
+SVDConfig = dict[str, Any]
+
+CONFIG_KEY = "svd_vfi_config"
+ADAPTER_FORMAT = "svd-vfi-adapter/1"
+PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
+UNET_EPS = 1e-5  # ComfyUI's and Stability's; diffusers' ResNets say 1e-6, which moves the output by 1.2e-4
+
+# Stability's SVD. svd (14 frames) and svd_xt (25) have equal shapes: 25 where the file does not say.
+FULL_SIZE: SVDConfig = {
+    "unet": {
+        "block_out_channels": [320, 640, 1280, 1280],
+        "layers_per_block": 2,
+        "num_attention_heads": [5, 10, 20, 20],
+        "cross_attention_dim": 1024,
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 768,
+        "num_frames": 25,
+        "sample_size": 96,
+    },
+    "vae": {
+        "block_out_channels": [128, 256, 512, 512],
+        "layers_per_block": 2,
+        "latent_channels": 4,
+        "sample_size": 768,
+        "scaling_factor": 0.18215,
+        "force_upcast": True,
+    },
+    "image_encoder": {
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "projection_dim": 1024,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "image_size": 224,
+        "patch_size": 14,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+    },
+    "sigma_min": 0.002,
+    "sigma_max": 700.0,
+    "frames": 25,
+    "fps": 7,
+    "motion_bucket_id": 127,
+    "augmentation": 0.02,
+    "size": [576, 1024],
+}
+
+# What names in a file tell about a model that is not SVD, most telling first.
+OTHER_KINDS: tuple[tuple[Callable[[str], bool], str], ...] = (
+    (lambda k: "lora_" in k or "lora." in k, "a LoRA, not a checkpoint"),
+    (lambda k: k.startswith(("control_model.", "controlnet_")), "a ControlNet, not a checkpoint"),
+    (lambda k: k.startswith("conditioner.embedders.1.model."), "SDXL"),
+    (lambda k: k.startswith("cond_stage_model."), "Stable Diffusion 1.x or 2.x"),
+    (lambda k: "joint_blocks." in k, "Stable Diffusion 3"),
+    (lambda k: "double_blocks." in k, "Flux or another transformer"),
+    (lambda k: "motion_modules." in k, "AnimateDiff"),
+    (
+        lambda k: "temporal_transformer_blocks." in k,
+        "a U-Net on its own; give the diffusers folder it lies in",
+    ),
+    (lambda k: k.startswith("vision_model."), "an image encoder on its own"),
+    (lambda k: k.startswith(("decoder.", "encoder.")), "a VAE on its own"),
+)
+
+
+@dataclass
+class SVD:
+    """Stable Video Diffusion: three frozen models in eval mode, and the dimensions they were made from."""
+
+    unet: UNetSpatioTemporalConditionModel
+    vae: AutoencoderKLTemporalDecoder
+    image_encoder: CLIPVisionModelWithProjection
+    config: SVDConfig
+    name: str
+
+
+def build(config: SVDConfig, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> SVD:
+    """An SVD of these dimensions with the libraries' random weights; ``device="meta"`` allocates nothing."""
+    vae_config = dict(config["vae"])
+    vae_config.setdefault("down_block_types", ["DownEncoderBlock2D"] * len(vae_config["block_out_channels"]))
+    with torch.device(device):
+        unet = UNetSpatioTemporalConditionModel(**_tuples(config["unet"]))
+        vae = AutoencoderKLTemporalDecoder(**_tuples(vae_config))
+        image_encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**config["image_encoder"]))
+    for name, module in unet.named_modules():
+        if (
+            isinstance(module, nn.GroupNorm) and ".resnets." in name
+        ):  # the transformers' norms are 1e-6 in both hosts
+            module.eps = UNET_EPS
+    for model in (unet, vae, image_encoder):
+        nn.Module.to(model, dtype).eval().requires_grad_(
+            False
+        )  # diffusers' own `to` logs a warning about nothing
+    return SVD(unet, vae, image_encoder, config, "random weights")
+
+
+def load_svd(
+    source: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> SVD:
+    """SVD from a single .safetensors file, a diffusers folder or a hub id (``owner/name``, downloaded once).
+
+    Weights are read one tensor at a time into a model that holds none: the peak is about one copy of it.
+    Raises ValueError if the file is missing, damaged, no SVD (it says what it is), of other shapes or NaN.
+    """
+    path = Path(source)
+    if path.is_file():
+        return _load_single_file(path, torch.device(device), dtype)
+    if path.is_dir():
+        return _load_folder(path, torch.device(device), dtype)
+    if (
+        isinstance(source, str)
+        and source.count("/") == 1
+        and not path.suffix
+        and not source.startswith((".", "/"))
+    ):
+        return _load_folder(_download(source), torch.device(device), dtype, name=source)
+    raise ValueError(
+        f"{source} does not exist; give a .safetensors file, a diffusers folder or a hub id owner/name"
+    )
+
+
+def save_single_file(svd: SVD, path: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write ``svd`` in ComfyUI's single-file layout, its dimensions in the metadata; whole or not at all.
+
+    Raises ValueError if the folder is missing, or a weight does not fit ``dtype``.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"folder {path.parent} does not exist; create it before saving {path.name}")
+    tensors: dict[str, Tensor] = {}
+    for section, model in _sections(svd):
+        for key, tensor in to_single_file(section, model.state_dict()).items():
+            tensors[PREFIXES[section] + key] = tensor.detach().to("cpu", dtype).contiguous()
+    for key, tensor in tensors.items():
+        _check_finite(key, tensor, f"cannot save {path.name} as {dtype}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, temporary, metadata={"format": "pt", CONFIG_KEY: json.dumps(svd.config)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sections(svd: SVD) -> list[tuple[str, nn.Module]]:
+    return [("unet", svd.unet), ("vae", svd.vae), ("image_encoder", svd.image_encoder)]
+
+
+def _load_single_file(path: Path, device: torch.device, dtype: torch.dtype) -> SVD:
+    _refuse_other_formats(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format", "").startswith("svd-vfi-adapter/"):
+                raise ValueError(
+                    f"{path.name} is an adapter, not an SVD checkpoint; give the checkpoint it belongs to"
+                )
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            _refuse_other_models(path, shapes)
+            svd = _empty(_config_of(path, metadata), dtype, path.name)
+            for section, model in _sections(svd):
+                prefix = PREFIXES[section]
+                wanted = to_single_file(section, model.state_dict())
+                _check_shapes(path, {prefix + key: tuple(t.shape) for key, t in wanted.items()}, shapes)
+                state = {key: _read(file, path, prefix + key, device, dtype) for key in wanted}
+                _fill(model, to_diffusers(section, state), device)
+    except SafetensorError as error:
+        raise ValueError(f"{path.name} is damaged or cut short ({error}); download it again") from error
+    return svd
+
+
+def _load_folder(folder: Path, device: torch.device, dtype: torch.dtype, name: str = "") -> SVD:
+    missing = [s for s in PREFIXES if not (folder / s / "config.json").is_file()]
+    if missing:
+        raise ValueError(
+            f"{folder} is no diffusers folder of Stable Video Diffusion: "
+            f"{missing[0]}/config.json is missing; give the folder that holds unet, vae and image_encoder"
+        )
+    svd = _empty(_config_of_folder(folder), dtype, name or folder.name)
+    for section, model in _sections(svd):
+        wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+        state: dict[str, Tensor] = {}
+        found: dict[str, tuple[int, ...]] = {}
+        files = _weight_files(folder / section)
+        try:
+            for path in files:
+                with safe_open(path, framework="pt") as file:
+                    here = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+                    _check_shapes(path, {key: wanted[key] for key in here if key in wanted}, here)
+                    state |= {key: _read(file, path, key, device, dtype) for key in here if key in wanted}
+                    found |= here
+        except SafetensorError as error:
+            raise ValueError(f"a file in {folder / section} is damaged or cut short ({error})") from error
+        _check_shapes(folder / section, wanted, found)
+        _fill(model, state, device)
+    return svd
+
+
+def _empty(config: SVDConfig, dtype: torch.dtype, name: str) -> SVD:
+    svd = build(config, dtype, "meta")
+    svd.name = name
+    return svd
+
+
+def _fill(model: nn.Module, state: dict[str, Tensor], device: torch.device) -> None:
+    """Give a meta ``model`` its weights, without copying them, and the one buffer that is not a weight."""
+    model.load_state_dict(state, assign=True)
+    model.requires_grad_(False)
+    for name, buffer in list(model.named_buffers()):
+        if buffer.is_meta:
+            parent, _, leaf = name.rpartition(".")
+            if leaf != "position_ids":  # CLIP's: it counts the tokens and is never saved
+                raise RuntimeError(
+                    f"buffer {name} is in no file; this version of its library is unknown here"
+                )
+            count = torch.arange(buffer.shape[-1], device=device)[None]
+            model.get_submodule(parent).register_buffer(leaf, count, persistent=False)
+
+
+def _read(file: Any, path: Path, key: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+    tensor = file.get_tensor(key)
+    _check_finite(key, tensor, f"{path.name} is damaged")
+    return tensor.to(device, dtype)
+
+
+def _check_finite(key: str, tensor: Tensor, what: str) -> None:
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{what}: {key} holds NaN or infinite values")
+
+
+def _check_shapes(
+    path: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> None:
+    for key, shape in wanted.items():
+        if key not in found:
+            raise ValueError(
+                f"{path.name} lacks {key}; it is incomplete or no Stable Video Diffusion checkpoint"
+            )
+        if found[key] != shape:
+            raise ValueError(
+                f"{path.name}: {key} is {list(found[key])} where Stable Video Diffusion of these dimensions "
+                f"has {list(shape)}; it is another model"
+            )
+
+
+def _refuse_other_formats(path: Path) -> None:
+    """ValueError if the file is a pickle, whatever its name, a Git LFS pointer, or empty."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if path.suffix.lower() in PICKLES or start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
+        raise ValueError(
+            f"{path.name} is a pickle, which may run code when opened; convert it to .safetensors"
+        )
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path.name} is a Git LFS pointer, not the weights; fetch the file itself")
+    if len(start) < 8:
+        raise ValueError(f"{path.name} is {'empty' if not start else 'cut short'}; download it again")
+
+
+def _refuse_other_models(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """ValueError that names the kind of model in the file, if that is not SVD."""
+    needed = {section: any(k.startswith(p) for k in shapes) for section, p in PREFIXES.items()}
+    video = any("time_stack." in key for key in shapes if key.startswith(PREFIXES["unet"]))
+    if video and all(needed.values()):
+        return
+    for tells, kind in OTHER_KINDS:
+        if any(tells(key) for key in shapes):
+            raise ValueError(f"{path.name} is {kind}; Stable Video Diffusion (svd or svd_xt) is needed here")
+    if needed["unet"] and not video:
+        raise ValueError(
+            f"{path.name} is an image model; Stable Video Diffusion (svd or svd_xt) is needed here"
+        )
+    if video:
+        lacking = ", ".join(section for section, there in needed.items() if not there)
+        raise ValueError(f"{path.name} lacks {lacking}; give the whole checkpoint (svd.safetensors, 9.6 GB)")
+    raise ValueError(
+        f"{path.name} is of an unknown kind; Stable Video Diffusion (svd or svd_xt) is needed here"
+    )
+
+
+def _config_of(path: Path, metadata: Mapping[str, str]) -> SVDConfig:
+    if CONFIG_KEY not in metadata:
+        return FULL_SIZE
+    try:
+        config = json.loads(metadata[CONFIG_KEY])
+        lacking = [key for key in FULL_SIZE if key not in config]
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{path.name}: metadata {CONFIG_KEY} is no JSON object ({error})") from error
+    if lacking:
+        raise ValueError(f"{path.name}: metadata {CONFIG_KEY} lacks {', '.join(lacking)}")
+    return config
+
+
+def _config_of_folder(folder: Path) -> SVDConfig:
+    """The dimensions of a diffusers folder, which knows no frame rate, motion or size: `FULL_SIZE`'s."""
+
+    def read(part: str, keys: Iterable[str]) -> dict[str, Any]:
+        path = folder / part
+        if not path.is_file():
+            return {}
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is no JSON ({error}); download it again") from error
+        return {key: values[key] for key in keys if key in values}
+
+    unet = read("unet/config.json", FULL_SIZE["unet"])
+    schedule = read("scheduler/scheduler_config.json", ("sigma_min", "sigma_max"))
+    return FULL_SIZE | {
+        "unet": FULL_SIZE["unet"] | unet,
+        "vae": FULL_SIZE["vae"] | read("vae/config.json", FULL_SIZE["vae"]),
+        "image_encoder": FULL_SIZE["image_encoder"]
+        | read("image_encoder/config.json", FULL_SIZE["image_encoder"]),
+        "frames": unet.get("num_frames", FULL_SIZE["frames"]),
+        **{key: value for key, value in schedule.items() if value is not None},
+    }
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The .safetensors of one model: of several variants the unmarked one, else the first; or all shards."""
+    files = sorted(folder.glob("*.safetensors"))
+    plain = [f for f in files if f.stem in ("diffusion_pytorch_model", "model")]
+    shards = [f for f in files if "-of-" in f.stem]
+    chosen = plain or shards or files[:1]
+    if not chosen:
+        raise ValueError(
+            f"{folder} holds no .safetensors file; save the model again with safe_serialization=True"
+        )
+    for path in chosen:
+        _refuse_other_formats(path)
+    return chosen
+
+
+def _download(name: str) -> Path:
+    from diffusers import StableVideoDiffusionPipeline  # slow, and warns of packages only it wants
+
+    try:
+        return Path(StableVideoDiffusionPipeline.download(name, use_safetensors=True))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{name} is no file or folder here and cannot be fetched from the hub ({reason})"
+        ) from error
+
+
+def _tuples(config: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists as tuples: diffusers compares and hashes some of them."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
