@@ -1,0 +1,139 @@
+"""`svd-vfi evaluate`: the methods without weights and a model with its adapters, on clips, as a table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .cli_interpolate import _adapter, _guidance, _whole, choose_device
+
+if TYPE_CHECKING:
+    from .evaluation.baselines import Interpolator
+    from .evaluation.clips import Clip
+    from .evaluation.table import Restorer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `svd-vfi evaluate`."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        required=True,
+        help="a folder of clips (manifest.json and folders of PNG frames) or of training videos "
+        "(windows.json and videos/, with --held-out); may be given several times",
+    )
+    parser.add_argument(
+        "--held-out",
+        nargs="+",
+        default=[],
+        help="videos that training never saw, or a text file with one a line",
+    )
+    parser.add_argument(
+        "--per-video", type=_whole(1), default=8, help="windows taken of a held-out video at most (8)"
+    )
+    parser.add_argument("--model", default="tiny", help="'tiny', a checkpoint, a folder, or 'none' (tiny)")
+    parser.add_argument("--adapters", nargs="*", default=[], help="adapter files, or names of bundled ones")
+    parser.add_argument(
+        "--frames", type=_whole(3), help="frames of a clip, the given two included (the model's)"
+    )
+    parser.add_argument(
+        "--size",
+        type=_whole(0, 4096),
+        help="side of the square clips are brought to (the model's; 0: as they are)",
+    )
+    parser.add_argument("--steps", type=_whole(1, 1000), default=25, help="sampling steps (25)")
+    parser.add_argument(
+        "--seed", type=_whole(0, 2**63 - 1), default=0, help="seed of the noise and of the bootstrap (0)"
+    )
+    parser.add_argument(
+        "--guidance", type=_guidance, metavar="G", help="one number, or ENDS:MIDDLE (the adapter's own)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, help="folder for table.md, results.csv and strips"
+    )
+
+
+def main(args: argparse.Namespace) -> None:
+    """Print the table; args.out gets it, its numbers and its strips. Raises ValueError for wrong input."""
+    from tqdm import tqdm
+
+    from .evaluation import table
+    from .evaluation.baselines import BASELINES
+
+    interpolators: dict[str, Interpolator] = dict(BASELINES)
+    restorers: dict[str, Restorer] = {}
+    frames, size = args.frames or 7, args.size or None
+    if args.model == "none" and args.adapters:
+        raise ValueError(f"--adapters needs a model and --model is none; leave out {' '.join(args.adapters)}")
+    if args.model != "none":
+        frames, size = _add_model(args, interpolators, restorers)
+    sets = _sets(args, frames, size)
+    with tqdm(desc="evaluating", unit="film", leave=False, disable=None) as bar:  # None: only on a terminal
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        text = table.run(interpolators, sets, args.out, restorers, seed=args.seed, progress=progress)
+    print(f"{text}\n\nwritten to {args.out / 'table.md'}")
+
+
+def _add_model(
+    args: argparse.Namespace, interpolators: dict[str, Interpolator], restorers: dict[str, Restorer]
+) -> tuple[int, int | None]:
+    """The model's methods added to both tables; the frames and the size to measure at."""
+    import torch
+
+    from .svd.interpolate import Settings
+    from .svd.interpolators import linear_through_vae, svd_interpolator, vae_round_trip
+    from .svd.load import load_svd
+    from .tiny import TINY
+
+    svd = load_svd(TINY if args.model == "tiny" else args.model, choose_device(args.device), torch.float32)
+    if args.size is None and svd.config["size"][0] != svd.config["size"][1]:
+        raise ValueError(f"the model's size {svd.config['size']} is no square; choose one with --size")
+    settings = Settings(steps=args.steps, seed=args.seed, guidance=args.guidance)
+    interpolators["linear through the VAE"] = linear_through_vae(svd)
+    interpolators["base, both frames held"] = svd_interpolator(svd, settings, None)
+    for name in args.adapters:
+        label = f"adapter {Path(name).stem}"
+        if label in interpolators:
+            raise ValueError(f"two adapters are called '{Path(name).stem}'; rename one of the files")
+        interpolators[label] = svd_interpolator(svd, settings, _adapter(name, True))
+    restorers["VAE round trip of the truth"] = lambda film: vae_round_trip(svd, film)
+    size = svd.config["size"][0] if args.size is None else args.size or None
+    return args.frames or svd.config["frames"], size
+
+
+def _sets(args: argparse.Namespace, frames: int, size: int | None) -> dict[str, list[Clip]]:
+    from .evaluation.clips import read_clips, read_held_out
+
+    sets: dict[str, list[Clip]] = {}
+    for root in args.data:
+        windows = (root / "windows.json").exists()
+        name = "held-out" if windows else root.resolve().name
+        if name in sets:
+            raise ValueError(f"two sets are called '{name}'; give folders of different names")
+        if windows:
+            sets[name] = read_held_out(root, _names(args.held_out), frames, size, args.per_video)
+        else:
+            sets[name] = read_clips(root, frames, size)
+    return sets
+
+
+def _names(held_out: list[str]) -> list[str]:
+    """Names of videos; text files among them stand for their lines (not the empty ones and # comments)."""
+    names: list[str] = []
+    for name in held_out:
+        if name.endswith(".txt"):
+            try:
+                lines = Path(name).read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"the list of held-out videos {name} cannot be read ({error})") from error
+            names += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        else:
+            names.append(name)
+    return names
