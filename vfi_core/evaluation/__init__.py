@@ -1,0 +1,1 @@
+"""Metrics, data sets, methods to beat and the table that sets them side by side (extra `eval`)."""
