@@ -1,0 +1,197 @@
+"""The trainer on a toy: what it may change, what it must not, and that a kill loses nothing."""
+
+import copy
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.svd.toys import toy_svd
+from vfi_core.adapter import PRESETS, Adapter, Options, load_adapter, save_adapter
+from vfi_core.clipspan import ClipSpan
+from vfi_core.svd.adapted import load_modules, predict
+from vfi_core.training.denoiser import TrainConfig, adapter_key, new_modules, train_adapter
+from vfi_core.training.loss import NoiseLaw, denoising_loss
+from vfi_core.training.pool import LatentPool
+
+TRAINING = {"frames": 5, "fps": 7, "motion_bucket_id": 127, "augmentation": 0.0, "size": [64, 64]}
+
+
+def pool() -> LatentPool:
+    g = torch.Generator().manual_seed(0)
+    ends = (torch.rand(6, 2, 3, 64, 64, generator=g) * 255).byte()
+    return LatentPool(torch.randn(6, 5, 4, 8, 8, generator=g).half() * 5, ends)
+
+
+def quiet(_line: str) -> None:
+    pass
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_training_changes_the_adapter_and_not_one_bit_of_the_base(name, tmp_path):
+    svd = toy_svd()
+    before = {k: v.clone() for k, v in svd.unet.state_dict().items()}
+    adapter = train_adapter(
+        svd, PRESETS[name], pool(), TrainConfig(steps=2, batch=2), TRAINING, tmp_path, quiet
+    )
+    assert all(torch.equal(v, before[k]) for k, v in svd.unet.state_dict().items())
+    assert not any(p.requires_grad for p in svd.unet.parameters())
+    assert adapter.tensors["encoder.out.0.weight"].abs().max() > 0
+    save_adapter(adapter, tmp_path / "a.safetensors")
+    loaded = load_adapter(tmp_path / "a.safetensors")
+    load_modules(svd.unet, loaded)
+    assert loaded.training["steps"] == 2 and loaded.options == PRESETS[name]
+
+
+@torch.no_grad()
+def test_a_merged_lora_is_what_was_trained():
+    svd, options = copy.deepcopy(toy_svd()), PRESETS["fast"]
+    svd.unet.double()
+    modules = new_modules(svd, options, seed=0)
+    g = torch.Generator().manual_seed(1)
+    for p in modules.parameters():
+        if p.requires_grad:
+            p += 0.05 * torch.randn(p.shape, generator=g)
+    tensors = {adapter_key(n): p for n, p in modules.named_parameters() if p.requires_grad}
+    merged = load_modules(svd.unet, Adapter(options, tensors, 32))
+    span = ClipSpan(5, 0, 4, 8, 8)
+    inputs = {
+        "x": torch.randn(1, 5, 4, 8, 8, generator=g),
+        "concat": torch.randn(1, 5, 4, 8, 8, generator=g),
+        "hint": torch.randn(1, 5, 5, 8, 8, generator=g),
+        "c_noise": torch.zeros(1),
+        "context": torch.randn(1, 1, 32, generator=g),
+        "ids": torch.zeros(1, 3),
+    }
+    inputs = {name: value.double() for name, value in inputs.items()}
+    trained, loaded = (predict(svd.unet, m, span=span, **inputs) for m in (modules, merged))
+    assert (trained - predict(svd.unet, None, span=span, **inputs)).abs().max() > 0.01
+    torch.testing.assert_close(trained, loaded, rtol=0, atol=1e-4)  # merged in float32: 2.2e-5 measured
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_trainable_tensor_has_a_gradient_once_the_zeros_have_moved(name):
+    svd = toy_svd()
+    modules = new_modules(svd, PRESETS[name], seed=0)
+    g = torch.Generator().manual_seed(1)
+    trainable = {n: p for n, p in modules.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for p in trainable.values():
+            p += 0.02 * torch.randn(p.shape, generator=g)
+    latents, ends = pool().draw(2, g, torch.device("cpu"))
+    law = NoiseLaw(drop_embedding=0, drop_concat=0, drop_both=0)
+    denoising_loss(svd, modules, modules.options, latents, ends, law, TRAINING, g).backward()
+    # A token of one has nothing to choose between: cross-attention's norm, q and k cannot matter.
+    idle = ("attn2.to_q", "attn2.to_k", ".norm2.", "norm2.weight", "norm2.bias")
+    for key, p in trainable.items():
+        if not any(part in key for part in idle) and p.grad is None:
+            pytest.fail(f"{key} has no gradient")
+
+
+def test_the_two_losses_differ_by_their_weight_alone():
+    svd = toy_svd()
+    latents, ends = pool().draw(1, torch.Generator().manual_seed(3), torch.device("cpu"))
+    law = NoiseLaw(mean=1.0, std=0.0)
+    with torch.no_grad():
+        v, eps = (
+            denoising_loss(
+                svd, None, Options(loss=loss), latents, ends, law, TRAINING, torch.Generator().manual_seed(4)
+            )
+            for loss in ("v", "eps")
+        )
+    assert eps.item() * (1 + torch.e**2) == pytest.approx(v.item(), rel=1e-5)
+
+
+def test_an_exploding_run_stops_in_one_sentence_and_keeps_its_last_state(tmp_path):
+    config = TrainConfig(steps=2, batch=2, save_every=1)
+    train_adapter(toy_svd(), PRESETS["fast"], pool(), config, TRAINING, tmp_path, quiet)
+    kept = (tmp_path / "run.safetensors").read_bytes()
+    broken = pool()
+    broken.latents.fill_(float("inf"))
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(ValueError, match="the loss is .* lower lr"):
+        train_adapter(toy_svd(), PRESETS["fast"], broken, config, TRAINING, other, quiet)
+    assert (tmp_path / "run.safetensors").read_bytes() == kept
+
+
+def test_a_run_of_other_settings_is_not_continued(tmp_path):
+    config = TrainConfig(steps=1, batch=2)
+    train_adapter(toy_svd(), PRESETS["fast"], pool(), config, TRAINING, tmp_path, quiet)
+    with pytest.raises(ValueError, match="its settings differ"):
+        train_adapter(
+            toy_svd(),
+            PRESETS["fast"],
+            pool(),
+            dataclasses.replace(config, lr=1.0),
+            TRAINING,
+            tmp_path,
+            quiet,
+        )
+
+
+SCRIPT = """
+import sys, json, torch
+from pathlib import Path
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[1])
+from tests.training.test_training import pool, TRAINING
+from tests.svd.toys import toy_svd
+from vfi_core.adapter import PRESETS, save_adapter
+from vfi_core.training.denoiser import TrainConfig, train_adapter
+out = Path(sys.argv[2])
+config = TrainConfig(steps=int(sys.argv[3]), batch=1, save_every=2)
+adapter = train_adapter(toy_svd(), PRESETS["fast"], pool(), config, TRAINING, out)
+save_adapter(adapter, out / "adapter.safetensors", torch.float32)
+"""
+
+
+def train_in_a_process(out: Path, steps: int) -> subprocess.Popen:
+    out.mkdir(exist_ok=True)
+    root = str(Path(__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, root, str(out), str(steps)],
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root},
+    )
+
+
+def test_a_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
+    kills, steps = int(os.environ.get("SVD_VFI_KILLS", "2")), 12
+    whole = train_in_a_process(tmp_path / "whole", steps)
+    assert whole.wait() == 0
+    chance = random.Random(0)
+    for _ in range(kills):
+        run = train_in_a_process(tmp_path / "killed", steps)
+        state = tmp_path / "killed" / "run.safetensors"
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        while run.poll() is None and (state.stat().st_mtime_ns if state.exists() else 0) == before:
+            time.sleep(0.01)
+        time.sleep(chance.random() * 0.5)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    assert train_in_a_process(tmp_path / "killed", steps).wait() == 0
+    one, other = (load_file(tmp_path / n / "adapter.safetensors") for n in ("whole", "killed"))
+    assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_the_configurations_that_ship_are_read_whole():
+    from vfi_core.tiny import ROOM
+    from vfi_core.training.config import build, read_toml
+    from vfi_core.training.recipes import RECIPES
+
+    held_out = set()
+    for path in sorted(ROOM.glob("*.toml")):
+        table = read_toml(path)
+        recipe = build(RECIPES[table.pop("kind")], table, path.name)
+        held_out.add(json.dumps(recipe.clips.held_out))
+    assert len(held_out) == 1  # one split for the VAE, the base and the adapters, or the frames leak

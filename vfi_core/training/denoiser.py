@@ -1,0 +1,178 @@
+"""Train a denoiser on a pool of latents: the tiny base from scratch, or an adapter on a frozen base."""
+
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+# pyright: reportGeneralTypeIssues=false
+# diffusers annotates only its tuple returns, and torch every submodule as Tensor | Module.
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+
+from ..adapter import PRESETS, Adapter, Options
+from ..svd.adapted import AdapterModules, head_dim_of
+from ..svd.load import SVD
+from .loss import NoiseLaw, denoising_loss
+from .pool import LatentPool
+from .run_state import load_run, save_run
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast; the same for the base and the adapters."""
+
+    steps: int = 3000
+    batch: int = 16
+    lr: float = 5.0e-4
+    warmup: int = 100
+    weight_decay: float = 1.0e-2
+    clip_norm: float = 1.0
+    ema: float = 0.998
+    seed: int = 1
+    save_every: int = 200
+    noise: NoiseLaw = field(default_factory=NoiseLaw)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, then a cosine down to a twentieth."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    return config.lr * min(1.0, (step + 1) / config.warmup) * (0.05 + 0.95 * cosine)
+
+
+def train_denoiser(
+    svd: SVD,
+    modules: AdapterModules | None,
+    options: Options,
+    trainable: Mapping[str, nn.Parameter],
+    pool: LatentPool,
+    config: TrainConfig,
+    training: Mapping[str, Any],
+    out: Path,
+    log: Callable[[str], None] = print,
+) -> dict[str, Tensor]:
+    """The moving average of ``trainable`` after the run under ``out``, which goes on where a killed one
+    stopped.
+
+    Raises ValueError where the loss is no longer finite; the last good state stays on disk.
+    """
+    device = next(iter(trainable.values())).device
+    optimiser = torch.optim.AdamW(
+        trainable.values(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
+    )
+    average = {name: p.detach().clone() for name, p in trainable.items()}
+    state = {f"now.{n}": p for n, p in trainable.items()} | {f"average.{n}": a for n, a in average.items()}
+    fingerprint = repr((config, options, sorted(training.items(), key=str)))
+    path = out / "run.safetensors"
+    first = load_run(path, state, {"adamw": optimiser}, fingerprint)
+
+    began, losses = time.time(), []
+    for step in range(first, config.steps):
+        g = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        latents, ends = pool.draw(config.batch, g, device)
+        loss = denoising_loss(svd, modules, options, latents, ends, config.noise, training, g)
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"the loss is {loss.item()} at step {step + 1}; lower lr ({config.lr}) and run it again"
+            )
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(config, step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trainable.values(), config.clip_norm)
+        optimiser.step()
+        decay = min(config.ema, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for name, p in trainable.items():
+                average[name].lerp_(p, 1 - decay)
+
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0:
+            recent = sum(losses[-50:]) / len(losses[-50:])
+            left = (time.time() - began) / (step + 1 - first) * (config.steps - step - 1)
+            log(f"{step + 1}/{config.steps} loss {recent:.4f}, {left / 60:.1f} min left")
+        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+            save_run(path, step + 1, state, {"adamw": optimiser}, fingerprint)
+    return average
+
+
+def train_base(
+    svd: SVD, pool: LatentPool, config: TrainConfig, training: Mapping[str, Any], out: Path, log=print
+) -> SVD:
+    """Train the tiny base's U-Net and image encoder from scratch as image-to-video, in place; the VAE stays
+    frozen.
+    """
+    trainable = {
+        f"{part}.{name}": p.requires_grad_(True)
+        for part, model in (("unet", svd.unet), ("image_encoder", svd.image_encoder))
+        for name, p in model.named_parameters()
+    }
+    average = train_denoiser(svd, None, Options(), trainable, pool, config, training, out, log)
+    with torch.no_grad():
+        for name, p in trainable.items():
+            p.copy_(average[name]).requires_grad_(False)
+    return svd
+
+
+def train_adapter(
+    svd: SVD,
+    options: Options,
+    pool: LatentPool,
+    config: TrainConfig,
+    training: Mapping[str, Any],
+    out: Path,
+    log=print,
+) -> Adapter:
+    """Train an adapter on the frozen ``svd`` and return it (not yet written)."""
+    modules = new_modules(svd, options, config.seed)
+    trainable = {n: p for n, p in modules.named_parameters() if p.requires_grad}
+    average = train_denoiser(svd, modules, options, trainable, pool, config, training, out, log)
+    tensors = {adapter_key(name): value for name, value in average.items()}
+    described = dict(training) | {
+        "steps": config.steps,
+        "noise": dataclasses.asdict(config.noise),
+        "base": svd.name,
+    }
+    return Adapter(options, tensors, head_dim_of(svd.unet), described)
+
+
+def new_modules(svd: SVD, options: Options, seed: int) -> AdapterModules:
+    """An untrained adapter's modules, ready to train: all of its own weights, none of the base's."""
+    modules = AdapterModules(svd.unet, options)
+    modules.requires_grad_(True)
+    if options.encoder_weights == "lora":
+        trunk = modules.encoder.trunk
+        trunk.requires_grad_(False)
+        layers = [
+            n for n, m in trunk.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d)) and n != "conv_in"
+        ]
+        lora = LoraConfig(r=options.rank, lora_alpha=options.alpha, target_modules=layers, lora_dropout=0.0)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            inject_adapter_in_model(lora, trunk)
+    return modules
+
+
+def adapter_key(parameter: str) -> str:
+    """A module's parameter name in the adapter file: peft's LoRA pairs lose their wrapping."""
+    if ".lora_" not in parameter:
+        return parameter
+    path = parameter.removeprefix("encoder.trunk.")
+    return "encoder.lora." + path.replace(".default.weight", ".weight")
+
+
+def preset(name: str, overrides: Mapping[str, Any]) -> Options:
+    """A preset's options with single ones replaced. Raises ValueError for an unknown preset or option."""
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset '{name}' (use {' or '.join(PRESETS)})")
+    if unknown := sorted(set(overrides) - {f.name for f in dataclasses.fields(Options)}):
+        raise ValueError(f"unknown option '{unknown[0]}'")
+    return dataclasses.replace(PRESETS[name], **overrides)

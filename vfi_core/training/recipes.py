@@ -1,0 +1,150 @@
+"""The three recipes a configuration can name: the tiny VAE, the tiny base on it, and an adapter on any
+base.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from ..adapter import save_adapter
+from ..svd.load import build, load_svd, save_single_file
+from ..tiny import TINY
+from .clips import ClipSource
+from .config import build as build_config
+from .config import read_toml
+from .denoiser import TrainConfig, preset, train_adapter, train_base
+from .pool import latent_pool
+from .run_state import write_atomically
+from .tiny_vae import VAEConfig, train_vae
+
+
+@dataclass(frozen=True)
+class ClipsConfig:
+    """Where clips come from; `pool` of them are encoded once for the base and the adapters."""
+
+    root: str
+    held_out: tuple[str, ...] = ()
+    size: int = 64
+    frames: int = 7
+    procedural: float = 0.5
+    pool: int = 4000
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class VAERecipe:
+    """`kind = "vae"`: writes vae.safetensors."""
+
+    clips: ClipsConfig
+    vae: VAEConfig = field(default_factory=VAEConfig)
+
+
+@dataclass(frozen=True)
+class BaseRecipe:
+    """`kind = "base"`: writes tiny_svd.safetensors. ``model`` is a configuration as
+    `vfi_core.svd.load.build` takes.
+    """
+
+    clips: ClipsConfig
+    vae: str  # a finished vae.safetensors
+    model: dict[str, Any]
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class AdapterRecipe:
+    """`kind = "adapter"`: writes adapter.safetensors. ``base`` is `tiny`, a file, a diffusers folder or a
+    hub id.
+    """
+
+    clips: ClipsConfig
+    base: str = "tiny"
+    preset: str = "fast"
+    options: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict)  # fps, motion_bucket_id, augmentation, guidance
+    licence: str = "inherits the base model's licence"
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+RECIPES = {"vae": VAERecipe, "base": BaseRecipe, "adapter": AdapterRecipe}
+
+
+def run_recipe(config: Path, out: Path, device_name: str, data: Path | None) -> Path:
+    """Train one recipe; see `vfi_core.training.run`."""
+    table = read_toml(config)
+    kind = table.pop("kind", None)
+    if kind not in RECIPES:
+        raise ValueError(f"{config}: kind is {kind!r}; use one of {', '.join(RECIPES)}")
+    recipe = build_config(RECIPES[kind], table, str(config))
+    root = data or Path(recipe.clips.root)
+    c = recipe.clips
+    clips = ClipSource(root, c.size, c.held_out, procedural=c.procedural)
+    device = torch.device(device_name)
+    out.mkdir(parents=True, exist_ok=True)
+    if config.resolve() != (out / "config.toml").resolve():
+        shutil.copyfile(config, out / "config.toml")
+
+    if isinstance(recipe, VAERecipe):
+        return _vae(recipe, clips, out, device)
+    if isinstance(recipe, BaseRecipe):
+        return _base(recipe, clips, out, device)
+    return _adapter(recipe, clips, out, device)
+
+
+def _vae(recipe: VAERecipe, clips: ClipSource, out: Path, device: torch.device) -> Path:
+    vae = train_vae(recipe.vae, clips, out, device, _say)
+    path = out / "vae.safetensors"
+    described = {"format": "svd-vfi-vae/1", "vae": json.dumps(dataclasses.asdict(recipe.vae))}
+    write_atomically(path, vae.state_dict(), described)
+    return path
+
+
+def _base(recipe: BaseRecipe, clips: ClipSource, out: Path, device: torch.device) -> Path:
+    if not Path(recipe.vae).is_file():
+        raise ValueError(f"no VAE at {recipe.vae}; train it first with a configuration of kind 'vae'")
+    torch.manual_seed(recipe.train.seed)
+    svd = build(recipe.model, device=device)
+    try:
+        svd.vae.load_state_dict(load_file(recipe.vae))
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{recipe.vae} does not have the widths of [model.vae] ({first})") from error
+    svd.name = "tiny_svd"
+    training = {name: recipe.model[name] for name in ("frames", "fps", "motion_bucket_id", "augmentation")}
+    c = recipe.clips
+    pool = latent_pool(svd, clips, c.pool, c.frames, c.seed, out / "pool.safetensors")
+    train_base(svd, pool, recipe.train, training, out, _say)
+    path = out / "tiny_svd.safetensors"
+    save_single_file(svd, path)
+    return path
+
+
+def _adapter(recipe: AdapterRecipe, clips: ClipSource, out: Path, device: torch.device) -> Path:
+    options = preset(recipe.preset, recipe.options)
+    svd = load_svd(TINY if recipe.base == "tiny" else recipe.base, device)
+    c = recipe.clips
+    conditions = {"fps": 7, "motion_bucket_id": 127, "augmentation": 0.02, "guidance": [1.0, 1.0]}
+    conditions |= {name: svd.config[name] for name in conditions if name in svd.config} | recipe.conditions
+    training = conditions | {
+        "frames": c.frames,
+        "size": [c.size, c.size],
+        "data": f"{c.pool} clips of {clips.root.name}, {c.procedural:.0%} procedural",
+        "licence": recipe.licence,
+    }
+    pool = latent_pool(svd, clips, c.pool, c.frames, c.seed, out / "pool.safetensors")
+    adapter = train_adapter(svd, options, pool, recipe.train, training, out, _say)
+    path = out / "adapter.safetensors"
+    save_adapter(adapter, path)
+    return path
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,84 @@
+"""The state of a training run on disk: one safetensors file, replaced whole, so that a kill loses no
+finished save.
+
+Every random draw of the trainers is a function of (seed, step); tensors, optimiser moments and the step are
+therefore all a run needs to go on to the very bits it would have reached undisturbed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+FORMAT = "svd-vfi-run/1"
+
+
+def write_atomically(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file under a temporary name, flush it to disk, then rename it over ``path``."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata=dict(metadata))
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_run(
+    path: Path,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    optimisers: Mapping[str, Optimizer],
+    fingerprint: str,
+) -> None:
+    """Write a run after ``step`` finished steps; ``fingerprint`` is its configuration, compared when it goes
+    on.
+    """
+    kept = {f"tensor.{k}": v for k, v in tensors.items()}
+    for name, optimiser in optimisers.items():
+        for index, moments in optimiser.state_dict()["state"].items():
+            kept |= {f"optimiser.{name}.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
+    write_atomically(path, kept, {"format": FORMAT, "step": str(step), "fingerprint": fingerprint})
+
+
+@torch.no_grad()
+def load_run(
+    path: Path, tensors: Mapping[str, Tensor], optimisers: Mapping[str, Optimizer], fingerprint: str
+) -> int:
+    """Put a saved run back into ``tensors`` (in place) and ``optimisers``; its finished steps, 0 where no
+    file is.
+
+    Raises ValueError for a file that is no state of this run, or one of another configuration.
+    """
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            saved = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        if metadata["fingerprint"] != fingerprint:
+            raise ValueError("its settings differ from this configuration")
+        for name, tensor in tensors.items():
+            tensor.copy_(saved[f"tensor.{name}"])
+        for name, optimiser in optimisers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            prefix = f"optimiser.{name}."
+            for key in (k for k in saved if k.startswith(prefix)):
+                index, moment = key.removeprefix(prefix).split(".", 1)
+                state.setdefault(int(index), {})[moment] = saved[key]
+            optimiser.load_state_dict(
+                {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
+            )
+        return int(metadata["step"])
+    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no saved state of this run ({error}); use a new folder or move it away"
+        ) from error
