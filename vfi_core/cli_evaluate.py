@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=_whole(0, 2**63 - 1), default=0, help="seed of the noise and of the bootstrap (0)"
     )
     parser.add_argument(
-        "--guidance", type=_guidance, metavar="G", help="one number, or ENDS:MIDDLE (the adapter's own)"
+        "--guidance", type=_guidance, metavar="G", help="one number, or LOW:HIGH (the adapter's own)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     parser.add_argument(

@@ -44,7 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--steps", type=_whole(1, 1000), default=25, help="sampling steps (25)")
     add("--seed", type=_whole(0, LARGEST_SEED), default=0, help="same seed, same film (0)")
-    add("--guidance", type=_guidance, metavar="G", help="one number, or ENDS:MIDDLE (the adapter's own)")
+    add("--guidance", type=_guidance, metavar="G", help="one number, or LOW:HIGH (the adapter's own)")
+    add(
+        "--guidance-shape",
+        choices=("triangle", "linear"),
+        default="triangle",
+        help="low at both keyframes and high between, or SVD's ramp from first to last (triangle)",
+    )
     add("--fps", type=float, help="frames a second of the film (the model's; a video keeps its duration)")
     add("--model", help="checkpoint, diffusers folder or hub id (the bundled miniature)")
     add(
@@ -99,7 +105,12 @@ def main(args: argparse.Namespace) -> None:
     fps = _fps(sources, count, trained["fps"]) if args.fps is None else args.fps
     media.check_output(args.out, fps)
     settings = Settings(
-        in_betweens=count, steps=args.steps, seed=args.seed, guidance=args.guidance, size=args.size
+        in_betweens=count,
+        steps=args.steps,
+        seed=args.seed,
+        guidance=args.guidance,
+        guidance_shape=args.guidance_shape,
+        size=args.size,
     )
     # disable=None: a bar on a terminal only
     with tqdm(desc="interpolating", unit="step", leave=False, disable=None) as bar:
@@ -239,7 +250,7 @@ def _guidance(text: str) -> tuple[float, float]:
     except ValueError:
         numbers = []
     if len(numbers) not in (1, 2) or not all(math.isfinite(g) and 0 <= g <= 100 for g in numbers):
-        raise argparse.ArgumentTypeError(f"'{text}' is no guidance (use a number, or ENDS:MIDDLE as 1:3)")
+        raise argparse.ArgumentTypeError(f"'{text}' is no guidance (use a number, or LOW:HIGH as 1:3)")
     return numbers[0], numbers[-1]
 
 

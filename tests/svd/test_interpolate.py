@@ -34,6 +34,19 @@ def test_one_seed_is_one_film_and_another_seed_another():
     assert not torch.equal(film, interpolate(toy_svd(), given, Settings(in_betweens=2, steps=2, seed=1)))
 
 
+def test_guidance_of_another_shape_is_another_film_and_an_unknown_shape_is_refused():
+    given = pictures(2)
+    triangle, linear = (
+        interpolate(
+            toy_svd(), given, Settings(in_betweens=2, steps=2, guidance=(1.0, 3.0), guidance_shape=shape)
+        )
+        for shape in ("triangle", "linear")
+    )
+    assert not torch.equal(triangle, linear)
+    with pytest.raises(ValueError, match="guidance shape is 'square'; use one of triangle, linear"):
+        Settings(guidance_shape="square")
+
+
 def test_a_segment_depends_on_its_own_keyframes_and_seed_alone():
     given = pictures(3)
     film = interpolate(toy_svd(), given, SETTINGS)

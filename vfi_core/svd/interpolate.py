@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,12 +20,13 @@ from ..adapter import Adapter, Options
 from ..clipspan import ClipSpan
 from ..edm import karras_sigmas, scalings
 from ..keyframes import Keyframes, blend_known, concat_latent
-from ..samplers import Denoiser, clip_noise, hold_known, sample_euler, triangle_guidance
+from ..samplers import Denoiser, clip_noise, hold_known, linear_guidance, sample_euler, triangle_guidance
 from .adapted import AdapterModules, load_modules, predict
 from .load import SVD
 from .pictures import decode, embed, encode
 from .sizes import fit, restore, working_size
 
+GUIDANCE = {"triangle": triangle_guidance, "linear": linear_guidance}
 BASE_OPTIONS = Options()  # of a base without an adapter: SVD's own concat latent and image embedding
 
 
@@ -35,7 +37,8 @@ class Settings:
     in_betweens      generated frames in each gap
     steps            sampling steps
     seed             of the first segment; each following one adds 1
-    guidance         (at the keyframes, half-way); 1 is no guidance
+    guidance         (low, high); 1 is no guidance
+    guidance_shape   `triangle`: low at both keyframes, high half-way; `linear`: SVD's own ramp
     fps              frames a second the motion should look like; SVD's id is fps - 1
     augmentation     deviation of the noise on the concatenated condition, in pixels of -1..1
     size             (H, W) the model works at, multiples of 64
@@ -45,6 +48,7 @@ class Settings:
     steps: int = 25
     seed: int = 0
     guidance: tuple[float, float] | None = None
+    guidance_shape: Literal["triangle", "linear"] = "triangle"
     fps: float | None = None
     motion_bucket_id: int | None = None
     augmentation: float | None = None
@@ -55,6 +59,8 @@ class Settings:
             raise ValueError(f"in-betweens is {self.in_betweens}; use at least 1")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; use at least 1")
+        if self.guidance_shape not in GUIDANCE:
+            raise ValueError(f"guidance shape is {self.guidance_shape!r}; use one of {', '.join(GUIDANCE)}")
         if self.size is not None and any(s < 64 or s % 64 for s in self.size):
             raise ValueError(
                 f"size {self.size[1]}x{self.size[0]} does not fit the model; use multiples of 64"
@@ -168,9 +174,9 @@ def _guided(
     context = embedded.mean(0, keepdim=True) if options.clip_tokens == "mean" else embedded[:1]
     ids = torch.tensor([[chosen("fps", 7) - 1, chosen("motion_bucket_id", 127), augmentation]])
 
-    ends, middle = settings.guidance or trained.get("guidance") or (1.0, 3.0)
-    guidance = triangle_guidance(frames, ends, middle).view(-1, 1, 1, 1).to(weight.device)
-    rows = 1 if ends == middle == 1 else 2  # without guidance there is no unconditional branch
+    low, high = settings.guidance or trained.get("guidance") or (1.0, 3.0)
+    guidance = GUIDANCE[settings.guidance_shape](frames, low, high).view(-1, 1, 1, 1).to(weight.device)
+    rows = 1 if low == high == 1 else 2  # without guidance there is no unconditional branch
     branches = torch.tensor([1.0] if rows == 1 else [0.0, 1.0], device=weight.device, dtype=weight.dtype)
     concat = concat.to(weight.dtype)[None] * branches.view(-1, 1, 1, 1, 1)
     context = context[None].to(weight) * branches.view(-1, 1, 1)
