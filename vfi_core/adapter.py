@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +16,11 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .attention import attention_paths
 from .encoder import HINT_CHANNELS, residual_channels, trunk_names
+from .files import write_safetensors
 
 FORMAT = "svd-vfi-adapter/1"
 
@@ -183,19 +182,14 @@ def merged_weight(weight: Tensor, a: Tensor, b: Tensor, options: Options) -> Ten
 
 
 def save_adapter(adapter: Adapter, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write the adapter whole or not at all: a temporary file beside it, then a rename."""
+    """Write the adapter, whole or not at all. Raises ValueError where that cannot be done."""
     meta = {
         "options": dataclasses.asdict(adapter.options),
         "head_dim": adapter.head_dim,
         "training": dict(adapter.training),
     }
-    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in adapter.tensors.items()}
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        save_file(tensors, partial, metadata={"format": FORMAT, "svd_vfi_adapter": json.dumps(meta)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    tensors = {k: v.detach().to("cpu", dtype) for k, v in adapter.tensors.items()}
+    write_safetensors(path, tensors, {"format": FORMAT, "svd_vfi_adapter": json.dumps(meta)})
 
 
 def load_adapter(path: Path) -> Adapter:

@@ -164,8 +164,8 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(toy_file: Path, tmp_path
         args[1].write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("vfi_core.svd.load.save_file", full)
-    with pytest.raises(OSError, match="no space"):
+    monkeypatch.setattr("vfi_core.files.save_file", full)
+    with pytest.raises(ValueError, match="no space"):
         save_single_file(toy_svd(), target)
     assert [p.name for p in tmp_path.iterdir()] == ["toy.safetensors"]
     assert target.read_bytes() == b"old"

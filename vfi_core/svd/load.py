@@ -7,7 +7,6 @@ JSON under the metadata key ``svd_vfi_config``; a file without it must have the 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,11 @@ from diffusers import (
     UNetSpatioTemporalConditionModel,
 )
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ..dialect import PREFIXES, to_diffusers, to_single_file
+from ..files import write_safetensors
 
 SVDConfig = dict[str, Any]
 
@@ -152,20 +151,13 @@ def save_single_file(svd: SVD, path: Path, dtype: torch.dtype = torch.float16) -
     Raises ValueError if the folder is missing, or a weight does not fit ``dtype``.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"folder {path.parent} does not exist; create it before saving {path.name}")
     tensors: dict[str, Tensor] = {}
     for section, model in _sections(svd):
         for key, tensor in to_single_file(section, model.state_dict()).items():
             tensors[PREFIXES[section] + key] = tensor.detach().to("cpu", dtype).contiguous()
     for key, tensor in tensors.items():
         _check_finite(key, tensor, f"cannot save {path.name} as {dtype}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, temporary, metadata={"format": "pt", CONFIG_KEY: json.dumps(svd.config)})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_safetensors(path, tensors, {"format": "pt", CONFIG_KEY: json.dumps(svd.config)})
 
 
 def _sections(svd: SVD) -> list[tuple[str, nn.Module]]:

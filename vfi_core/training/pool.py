@@ -11,10 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..files import write_safetensors
 from ..svd.load import SVD
 from ..svd.pictures import encode
 from .clips import ClipSource
-from .run_state import write_atomically
 
 
 class LatentPool:
@@ -54,5 +54,5 @@ def latent_pool(svd: SVD, clips: ClipSource, count: int, frames: int, seed: int,
         if i % 800 == 0:
             print(f"encoded {i} of {count} clips", flush=True)
     pool = LatentPool(torch.cat(latents), torch.cat(ends))
-    write_atomically(path, {"latents": pool.latents, "ends": pool.ends}, {"fingerprint": fingerprint})
+    write_safetensors(path, {"latents": pool.latents, "ends": pool.ends}, {"fingerprint": fingerprint})
     return pool

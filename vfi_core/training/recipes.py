@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from ..adapter import save_adapter
+from ..files import write_safetensors
 from ..svd.load import build, load_svd, save_single_file
 from ..tiny import TINY
 from .clips import ClipSource
@@ -22,7 +23,6 @@ from .config import build as build_config
 from .config import read_toml
 from .denoiser import TrainConfig, preset, train_adapter, train_base
 from .pool import latent_pool
-from .run_state import write_atomically
 from .tiny_vae import VAEConfig, train_vae
 
 
@@ -103,7 +103,7 @@ def _vae(recipe: VAERecipe, clips: ClipSource, out: Path, device: torch.device) 
     vae = train_vae(recipe.vae, clips, out, device, _say)
     path = out / "vae.safetensors"
     described = {"format": "svd-vfi-vae/1", "vae": json.dumps(dataclasses.asdict(recipe.vae))}
-    write_atomically(path, vae.state_dict(), described)
+    write_safetensors(path, vae.state_dict(), described)
     return path
 
 

@@ -7,29 +7,17 @@ therefore all a run needs to go on to the very bits it would have reached undist
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..files import write_safetensors
+
 FORMAT = "svd-vfi-run/1"
-
-
-def write_atomically(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file under a temporary name, flush it to disk, then rename it over ``path``."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata=dict(metadata))
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def save_run(
@@ -46,7 +34,7 @@ def save_run(
     for name, optimiser in optimisers.items():
         for index, moments in optimiser.state_dict()["state"].items():
             kept |= {f"optimiser.{name}.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
-    write_atomically(path, kept, {"format": FORMAT, "step": str(step), "fingerprint": fingerprint})
+    write_safetensors(path, kept, {"format": FORMAT, "step": str(step), "fingerprint": fingerprint})
 
 
 @torch.no_grad()
