@@ -206,7 +206,7 @@ CASES = {
     "a key renamed": ("= --model @renamed_key.safetensors", "lacks .*input_blocks.0.0"),
     "a wrong shape": ("= --model @wrong_shape.safetensors", "is .32, 9, 3, 3. where"),
     "weights that are no numbers": ("= --model @nan.safetensors", "holds NaN"),
-    "a model without its vae": ("= --model @no_vae.safetensors", "lacks vae"),
+    "a model without its vae": ("= --model @no_vae.safetensors", "checkpoint without its VAE; give"),
     "a model without dimensions": (
         "= --model @no_metadata.safetensors",
         "it is another model",
@@ -215,10 +215,13 @@ CASES = {
         "= --model @bad_metadata.safetensors",
         "no JSON object",
     ),
-    "stable diffusion 1.5": ("= --model @sd15.safetensors", "is Stable Diffusion 1.x"),
+    "stable diffusion 1.5": (
+        "= --model @sd15.safetensors",
+        "is a Stable Diffusion 1.x or 2.x checkpoint; give",
+    ),
     "an adapter as the model": (
         "= --model @adapter.safetensors",
-        "is an adapter, not an SVD",
+        "is an adapter for in-betweening .*; give",
     ),
     "a folder that is no model": ("= --model @empty", "empty is no diffusers folder"),
     # adapters
@@ -239,7 +242,7 @@ CASES = {
     ),
     "a model as the adapter": (
         "= --adapter @toy.safetensors",
-        "whole checkpoint, not an adapter",
+        "is a Stable Video Diffusion checkpoint .*, not an adapter",
     ),
 }
 

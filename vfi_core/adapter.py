@@ -21,6 +21,7 @@ from torch import Tensor
 from .attention import attention_paths
 from .encoder import HINT_CHANNELS, residual_channels, trunk_names
 from .files import write_safetensors
+from .kinds import kind, refuse_other_formats
 
 FORMAT = "svd-vfi-adapter/1"
 
@@ -200,13 +201,14 @@ def load_adapter(path: Path) -> Adapter:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no adapter at {path}; give a .safetensors file or the name of a bundled adapter")
+    refuse_other_formats(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             names = list(file.keys())
             if metadata.get("format") != FORMAT:
                 raise ValueError(
-                    f"{path} is {_kind(names, metadata)}, not an adapter; expected the format {FORMAT}"
+                    f"{path} is {kind(names, metadata)}, not an adapter; give a file of format {FORMAT}"
                 )
             tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
@@ -228,15 +230,3 @@ def load_adapter(path: Path) -> Adapter:
         )
     except (KeyError, TypeError, json.JSONDecodeError, ValueError) as error:
         raise ValueError(f"{path} has adapter metadata that cannot be used ({error})") from error
-
-
-def _kind(names: list[str], metadata: Mapping[str, str]) -> str:
-    if "format" in metadata and metadata["format"].startswith("svd-vfi"):
-        return f"a file of format {metadata['format']}"
-    if any("lora" in n for n in names):
-        return "a LoRA"
-    if any(n.startswith("model.diffusion_model.") for n in names):
-        return "a whole checkpoint"
-    if any(n.startswith(("control_model.", "controlnet_")) for n in names):
-        return "a ControlNet"
-    return f"a file of {len(names)} tensors of an unknown kind"

@@ -113,9 +113,9 @@ def written(tmp_path, metadata, tensors=None):
     ("tensors", "kind"),
     [
         ({"lora_unet.down.weight": torch.zeros(1)}, "a LoRA"),
-        ({"model.diffusion_model.x": torch.zeros(1)}, "a whole checkpoint"),
+        ({"model.diffusion_model.x": torch.zeros(1)}, "an image model's checkpoint, not an adapter"),
         ({"control_model.x": torch.zeros(1)}, "a ControlNet"),
-        ({"x": torch.zeros(1)}, "1 tensors of an unknown kind"),
+        ({"x": torch.zeros(1)}, "of an unknown kind, with tensors such as x, not an adapter"),
     ],
 )
 def test_a_file_of_another_kind_is_named(tensors, kind, tmp_path):

@@ -221,9 +221,12 @@ def test_a_missing_file_and_an_unrelated_folder_are_told(tmp_path: Path) -> None
         (["double_blocks.0.img_attn.qkv.weight"], "Flux"),
         (
             ["down_blocks.0.attentions.0.temporal_transformer_blocks.0.norm1.bias"],
-            "give the diffusers folder",
+            "U-Net alone, in diffusers' names; give",
         ),
-        (["model.diffusion_model.input_blocks.1.1.time_stack.0.norm1.bias"], "lacks vae, image_encoder"),
+        (
+            ["model.diffusion_model.input_blocks.1.1.time_stack.0.norm1.bias"],
+            "checkpoint without its VAE and image encoder; give",
+        ),
         (["something.else"], "of an unknown kind"),
     ],
 )
@@ -235,7 +238,9 @@ def test_another_model_is_called_by_its_name(tmp_path: Path, keys: list[str], ki
 
 def test_an_adapter_is_not_taken_for_a_checkpoint(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"format": "svd-vfi-adapter/1"})
-    with pytest.raises(ValueError, match="is an adapter, not an SVD checkpoint"):
+    with pytest.raises(
+        ValueError, match="is an adapter for in-betweening .*; give Stable Video Diffusion's checkpoint"
+    ):
         load_svd(tmp_path / "a.safetensors")
 
 

@@ -7,7 +7,7 @@ JSON under the metadata key ``svd_vfi_config``; a file without it must have the 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ..dialect import PREFIXES, to_diffusers, to_single_file
 from ..files import write_safetensors
+from ..kinds import PARTS, kind, refuse_other_formats
 
 SVDConfig = dict[str, Any]
 
 CONFIG_KEY = "svd_vfi_config"
-ADAPTER_FORMAT = "svd-vfi-adapter/1"
-PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
+WANTED = kind([prefix + "time_stack." for prefix in PARTS.values()], {})
 UNET_EPS = 1e-5  # ComfyUI's and Stability's; diffusers' ResNets say 1e-6, which moves the output by 1.2e-4
 
 # Stability's SVD. svd (14 frames) and svd_xt (25) have equal shapes: 25 where the file does not say.
@@ -70,23 +70,6 @@ FULL_SIZE: SVDConfig = {
     "augmentation": 0.02,
     "size": [576, 1024],
 }
-
-# What names in a file tell about a model that is not SVD, most telling first.
-OTHER_KINDS: tuple[tuple[Callable[[str], bool], str], ...] = (
-    (lambda k: "lora_" in k or "lora." in k, "a LoRA, not a checkpoint"),
-    (lambda k: k.startswith(("control_model.", "controlnet_")), "a ControlNet, not a checkpoint"),
-    (lambda k: k.startswith("conditioner.embedders.1.model."), "SDXL"),
-    (lambda k: k.startswith("cond_stage_model."), "Stable Diffusion 1.x or 2.x"),
-    (lambda k: "joint_blocks." in k, "Stable Diffusion 3"),
-    (lambda k: "double_blocks." in k, "Flux or another transformer"),
-    (lambda k: "motion_modules." in k, "AnimateDiff"),
-    (
-        lambda k: "temporal_transformer_blocks." in k,
-        "a U-Net on its own; give the diffusers folder it lies in",
-    ),
-    (lambda k: k.startswith("vision_model."), "an image encoder on its own"),
-    (lambda k: k.startswith(("decoder.", "encoder.")), "a VAE on its own"),
-)
 
 
 @dataclass
@@ -165,16 +148,15 @@ def _sections(svd: SVD) -> list[tuple[str, nn.Module]]:
 
 
 def _load_single_file(path: Path, device: torch.device, dtype: torch.dtype) -> SVD:
-    _refuse_other_formats(path)
+    refuse_other_formats(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format", "").startswith("svd-vfi-adapter/"):
-                raise ValueError(
-                    f"{path.name} is an adapter, not an SVD checkpoint; give the checkpoint it belongs to"
-                )
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            _refuse_other_models(path, shapes)
+            if (what := kind(shapes, metadata)) != WANTED:
+                raise ValueError(
+                    f"{path.name} is {what}; give Stable Video Diffusion's checkpoint, svd or svd_xt"
+                )
             svd = _empty(_config_of(path, metadata), dtype, path.name)
             for section, model in _sections(svd):
                 prefix = PREFIXES[section]
@@ -261,41 +243,6 @@ def _check_shapes(
             )
 
 
-def _refuse_other_formats(path: Path) -> None:
-    """ValueError if the file is a pickle, whatever its name, a Git LFS pointer, or empty."""
-    with path.open("rb") as file:
-        start = file.read(64)
-    if path.suffix.lower() in PICKLES or start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
-        raise ValueError(
-            f"{path.name} is a pickle, which may run code when opened; convert it to .safetensors"
-        )
-    if start.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{path.name} is a Git LFS pointer, not the weights; fetch the file itself")
-    if len(start) < 8:
-        raise ValueError(f"{path.name} is {'empty' if not start else 'cut short'}; download it again")
-
-
-def _refuse_other_models(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """ValueError that names the kind of model in the file, if that is not SVD."""
-    needed = {section: any(k.startswith(p) for k in shapes) for section, p in PREFIXES.items()}
-    video = any("time_stack." in key for key in shapes if key.startswith(PREFIXES["unet"]))
-    if video and all(needed.values()):
-        return
-    for tells, kind in OTHER_KINDS:
-        if any(tells(key) for key in shapes):
-            raise ValueError(f"{path.name} is {kind}; Stable Video Diffusion (svd or svd_xt) is needed here")
-    if needed["unet"] and not video:
-        raise ValueError(
-            f"{path.name} is an image model; Stable Video Diffusion (svd or svd_xt) is needed here"
-        )
-    if video:
-        lacking = ", ".join(section for section, there in needed.items() if not there)
-        raise ValueError(f"{path.name} lacks {lacking}; give the whole checkpoint (svd.safetensors, 9.6 GB)")
-    raise ValueError(
-        f"{path.name} is of an unknown kind; Stable Video Diffusion (svd or svd_xt) is needed here"
-    )
-
-
 def _config_of(path: Path, metadata: Mapping[str, str]) -> SVDConfig:
     if CONFIG_KEY not in metadata:
         return FULL_SIZE
@@ -345,7 +292,7 @@ def _weight_files(folder: Path) -> list[Path]:
             f"{folder} holds no .safetensors file; save the model again with safe_serialization=True"
         )
     for path in chosen:
-        _refuse_other_formats(path)
+        refuse_other_formats(path)
     return chosen
 
 
