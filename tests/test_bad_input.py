@@ -8,7 +8,6 @@ import pickle
 import re
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -115,8 +114,8 @@ def command(shelf: Path, out: Path, line: str) -> list[str]:
 @pytest.fixture(autouse=True)
 def bundle(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Toys in the place of the bundled weights."""
-    toys = SimpleNamespace(TINY=shelf / "toy.safetensors", ADAPTERS={"fast": shelf / "adapter.safetensors"})
-    monkeypatch.setitem(sys.modules, "vfi_core.tiny", toys)
+    monkeypatch.setattr("vfi_core.tiny.TINY", shelf / "toy.safetensors")
+    monkeypatch.setattr("vfi_core.tiny.ADAPTERS", {"fast": shelf / "adapter.safetensors"})
 
 
 def refused(shelf: Path, out: Path, line: str, capsys: Any) -> str:
@@ -245,6 +244,12 @@ CASES = {
         "is a Stable Video Diffusion checkpoint .*, not an adapter",
     ),
 }
+
+
+def test_a_copy_without_its_bundled_weights_says_so(shelf, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("vfi_core.tiny.TINY", tmp_path / "nowhere.safetensors")
+    said = refused(shelf, tmp_path, "interpolate @a.png @b.png -o ^f.gif --device cpu", capsys)
+    assert "carries no trained miniature; give --model svd_xt.safetensors" in said
 
 
 @pytest.mark.parametrize(("line", "message"), CASES.values(), ids=CASES)

@@ -38,7 +38,8 @@ def bundle(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Toys in the place of the bundled weights."""
     adapters = {name: checkpoint.with_name(f"{name}.safetensors") for name in ("fast", "paper")}
     adapters["fast"].touch()
-    monkeypatch.setitem(sys.modules, "vfi_core.tiny", SimpleNamespace(TINY=checkpoint, ADAPTERS=adapters))
+    monkeypatch.setattr("vfi_core.tiny.TINY", checkpoint)
+    monkeypatch.setattr("vfi_core.tiny.ADAPTERS", adapters)
 
 
 @pytest.fixture

@@ -92,9 +92,9 @@ def main(args: argparse.Namespace) -> None:
 
     from .svd.interpolate import Settings, interpolate
     from .svd.load import load_svd
-    from .tiny import TINY
+    from .tiny import TINY, tiny_model
 
-    model: str | Path = TINY if args.model is None else args.model
+    model: str | Path = tiny_model() if args.model is None else args.model
     bundled = Path(model).resolve() == TINY.resolve()
     if not bundled and sys.stderr.isatty():  # ten gigabytes take a while
         print(f"loading {model}", file=sys.stderr)

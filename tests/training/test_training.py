@@ -195,3 +195,35 @@ def test_the_configurations_that_ship_are_read_whole():
         recipe = build(RECIPES[table.pop("kind")], table, path.name)
         held_out.add(json.dumps(recipe.clips.held_out))
     assert len(held_out) == 1  # one split for the VAE, the base and the adapters, or the frames leak
+
+
+@torch.no_grad()
+def test_an_untrained_vae_decodes_a_clip_frame_by_frame():
+    from vfi_core.training.tiny_vae import VAEConfig, build_vae
+
+    torch.manual_seed(0)
+    vae = build_vae(VAEConfig())
+    latents = torch.randn(3, 4, 4, 4)
+    clip = vae.decode(latents, num_frames=3).sample
+    alone = torch.cat([vae.decode(z[None], num_frames=1).sample for z in latents])
+    torch.testing.assert_close(clip, alone, rtol=0, atol=1e-5)  # fp32, another batch size
+
+
+@torch.no_grad()
+def test_normalised_latents_have_svds_scale_and_decode_to_the_same_picture():
+    from vfi_core.training.tiny_vae import LATENT_STD, VAEConfig, build_vae, normalise_latents
+
+    class Still:
+        def draw(self, seed: int, step: int, batch: int, frames: int) -> torch.Tensor:
+            g = torch.Generator().manual_seed(seed)
+            return torch.rand(2, 2, 3, 32, 32, generator=g) * 2 - 1
+
+    torch.manual_seed(0)
+    vae = build_vae(VAEConfig())
+    clip = Still().draw(1, 0, 2, 2).flatten(0, 1)
+    before = vae.decode(vae.encode(clip).latent_dist.mode(), num_frames=4).sample
+    normalise_latents(vae, Still(), VAEConfig(), torch.device("cpu"))
+    latents = vae.encode(clip).latent_dist.mode()
+    assert latents.std().item() == pytest.approx(LATENT_STD, rel=1e-3)
+    after = vae.decode(latents, num_frames=4).sample
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-4)  # fp32, a factor of 5 and back

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from ..adapter import save_adapter
 from ..files import write_safetensors
 from ..svd.load import build, load_svd, save_single_file
-from ..tiny import TINY
+from ..tiny import tiny_model
 from .clips import ClipSource
 from .config import build as build_config
 from .config import read_toml
@@ -129,9 +129,9 @@ def _base(recipe: BaseRecipe, clips: ClipSource, out: Path, device: torch.device
 
 def _adapter(recipe: AdapterRecipe, clips: ClipSource, out: Path, device: torch.device) -> Path:
     options = preset(recipe.preset, recipe.options)
-    svd = load_svd(TINY if recipe.base == "tiny" else recipe.base, device)
+    svd = load_svd(tiny_model() if recipe.base == "tiny" else recipe.base, device)
     c = recipe.clips
-    conditions = {"fps": 7, "motion_bucket_id": 127, "augmentation": 0.02, "guidance": [1.0, 1.0]}
+    conditions = {"fps": 7, "motion_bucket_id": 127, "augmentation": 0.02, "guidance": [1.0, 3.0]}
     conditions |= {name: svd.config[name] for name in conditions if name in svd.config} | recipe.conditions
     training = conditions | {
         "frames": c.frames,

@@ -41,9 +41,9 @@ class VAEConfig:
     layers: int = 1
     steps: int = 3000
     size: int = 64
-    crop: int = 32  # first part: many small crops of short clips
-    crop_clips: int = 8
-    crop_frames: int = 3
+    crop: int = 32  # first part: small crops of many unrelated pictures; frames of one clip teach little more
+    crop_clips: int = 24
+    crop_frames: int = 1
     clips: int = 2  # second part: whole clips, with the discriminator
     frames: int = 7
     whole_from: float = 0.85  # share of the steps after which the second part begins
@@ -73,11 +73,18 @@ def build_vae(config: VAEConfig) -> AutoencoderKLTemporalDecoder:
     )
     # A posterior of unit variance around means near zero drowns the picture, and training settles on grey.
     nn.init.constant_(vae.quant_conv.bias[4:], -6.0)
-    for (
-        module
-    ) in vae.modules():  # residual branches start at zero: the picture passes through plain convolutions
+    for module in vae.modules():
+        # Residual branches start at zero: the picture passes through plain convolutions.
         if hasattr(module, "conv1") and hasattr(module, "conv2"):
             nn.init.zeros_(module.conv2.weight)
+            nn.init.zeros_(module.conv2.bias)
+        # Each frame starts by itself. Single pictures, the first part of training, never reach the outer
+        # taps: left random, they cast colours over every clip.
+        if isinstance(module, nn.Conv3d):
+            nn.init.zeros_(module.weight[:, :, 0])
+            nn.init.zeros_(module.weight[:, :, 2])
+    nn.init.dirac_(vae.decoder.time_conv_out.weight)
+    nn.init.zeros_(vae.decoder.time_conv_out.bias)
     return vae
 
 
