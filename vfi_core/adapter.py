@@ -190,6 +190,9 @@ def save_adapter(adapter: Adapter, path: Path, dtype: torch.dtype = torch.float1
         "training": dict(adapter.training),
     }
     tensors = {k: v.detach().to("cpu", dtype) for k, v in adapter.tensors.items()}
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} does not fit {dtype}; save the adapter in torch.float32 or bfloat16")
     write_safetensors(path, tensors, {"format": FORMAT, "svd_vfi_adapter": json.dumps(meta)})
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.svd.toys import toy_svd
@@ -93,8 +94,9 @@ def test_every_trainable_tensor_has_a_gradient_once_the_zeros_have_moved(name):
     # A token of one has nothing to choose between: cross-attention's norm, q and k cannot matter.
     idle = ("attn2.to_q", "attn2.to_k", ".norm2.", "norm2.weight", "norm2.bias")
     for key, p in trainable.items():
-        if not any(part in key for part in idle) and p.grad is None:
-            pytest.fail(f"{key} has no gradient")
+        if any(part in key for part in idle):
+            continue
+        assert p.grad is not None and p.grad.abs().max() > 0, f"{key} has no gradient"
 
 
 def test_the_two_losses_differ_by_their_weight_alone():
@@ -112,16 +114,21 @@ def test_the_two_losses_differ_by_their_weight_alone():
 
 
 def test_an_exploding_run_stops_in_one_sentence_and_keeps_its_last_state(tmp_path):
-    config = TrainConfig(steps=2, batch=2, save_every=1)
-    train_adapter(toy_svd(), PRESETS["fast"], pool(), config, TRAINING, tmp_path, quiet)
-    kept = (tmp_path / "run.safetensors").read_bytes()
-    broken = pool()
-    broken.latents.fill_(float("inf"))
-    other = tmp_path / "other"
-    other.mkdir()
+    class Breaking(LatentPool):
+        drawn = 0
+
+        def draw(self, batch, g, device):
+            latents, ends = super().draw(batch, g, device)
+            self.drawn += 1
+            return latents * (float("inf") if self.drawn > 2 else 1), ends
+
+    config = TrainConfig(steps=4, batch=2, save_every=1)
+    broken = Breaking(pool().latents, pool().ends)
     with pytest.raises(ValueError, match="the loss is .* lower lr"):
-        train_adapter(toy_svd(), PRESETS["fast"], broken, config, TRAINING, other, quiet)
-    assert (tmp_path / "run.safetensors").read_bytes() == kept
+        train_adapter(toy_svd(), PRESETS["fast"], broken, config, TRAINING, tmp_path, quiet)
+    with safe_open(tmp_path / "run.safetensors", "pt") as file:
+        assert file.metadata()["step"] == "2"
+        assert all(torch.isfinite(file.get_tensor(name).float()).all() for name in file.keys())  # noqa: SIM118
 
 
 def test_a_run_of_other_settings_is_not_continued(tmp_path):

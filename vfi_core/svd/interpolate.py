@@ -27,6 +27,7 @@ from .pictures import decode, embed, encode
 from .sizes import fit, restore, working_size
 
 GUIDANCE = {"triangle": triangle_guidance, "linear": linear_guidance}
+AUGMENTATION_SEED = 1_000_003  # added to a segment's seed for the noise on its concatenated condition
 BASE_OPTIONS = Options()  # of a base without an adapter: SVD's own concat latent and image embedding
 
 
@@ -165,7 +166,8 @@ def _guided(
         return trained.get(name, default) if value is None else value
 
     augmentation = chosen("augmentation", 0.02)
-    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(seed))
+    # A stream of its own: from the same seed its first numbers would be the latents' noise.
+    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(seed + AUGMENTATION_SEED))
     augmented = (
         encode(svd, pictures + augmentation * noise).to(weight.device) if augmentation else keyframes.latents
     )
@@ -180,7 +182,7 @@ def _guided(
     branches = torch.tensor([1.0] if rows == 1 else [0.0, 1.0], device=weight.device, dtype=weight.dtype)
     concat = concat.to(weight.dtype)[None] * branches.view(-1, 1, 1, 1, 1)
     context = context[None].to(weight) * branches.view(-1, 1, 1)
-    ids = ids.to(weight).expand(rows, -1)
+    ids = ids.to(weight.device).expand(rows, -1)  # float32 up to their sines, as c_noise: bfloat16 is 1 % off
     hint = keyframes.hint[None].to(weight.dtype) if modules else None
     hinted = branches if options.uncond_hint == "dropped" and rows == 2 else None
     span = ClipSpan(frames, keyframes.first, keyframes.last, *keyframes.latents.shape[2:])
@@ -191,7 +193,7 @@ def _guided(
         if options.known_frames == "clean":
             shown = blend_known(shown, keyframes.known * scale, keyframes.mask)
         shown = shown.to(weight.dtype)[None].expand(rows, *x.shape)
-        c_noise = c_noise.to(weight).expand(rows)
+        c_noise = c_noise.expand(rows)
         out = predict(unet, modules, shown, concat, hint, c_noise, context, ids, span, hinted).float()
         if rows == 2:
             out = (out[0] + guidance * (out[1] - out[0]))[None]

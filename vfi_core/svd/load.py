@@ -23,7 +23,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ..dialect import PREFIXES, to_diffusers, to_single_file
 from ..files import write_safetensors
-from ..kinds import PARTS, kind, refuse_other_formats
+from ..kinds import PARTS, PICKLES, kind, refuse_other_formats
 
 SVDConfig = dict[str, Any]
 
@@ -119,7 +119,7 @@ def load_svd(
     if (
         isinstance(source, str)
         and source.count("/") == 1
-        and not path.suffix
+        and path.suffix not in (".safetensors", *PICKLES)
         and not source.startswith((".", "/"))
     ):
         return _load_folder(_download(source), torch.device(device), dtype, name=source)

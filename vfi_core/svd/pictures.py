@@ -18,25 +18,27 @@ from .load import SVD
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-WINDOW, OVERLAP = (
-    14,
-    2,
-)  # frames decoded at once, and neighbours seen on either side: fixed, so memory changes nothing
+WINDOW, OVERLAP = 8, 2  # frames decoded at once, neighbours seen on either side: fixed, whatever the memory
 
 
 def encode(svd: SVD, pictures: Tensor) -> Tensor:
     """VAE `mode()`, unscaled (not x 0.18215), [k, 4, h, w] float32; pictures [k, 3, H, W] in -1..1."""
     vae = svd.vae
-    if vae.dtype == torch.float16 and vae.config["force_upcast"]:
+    upcast = vae.dtype == torch.float16 and vae.config["force_upcast"]
+    if upcast:
         vae.float()  # SVD's encoder overflows in half precision
-    latents = [vae.encode(p[None].to(vae.device, vae.dtype)).latent_dist.mode() for p in pictures]
+    try:
+        latents = [vae.encode(p[None].to(vae.device, vae.dtype)).latent_dist.mode() for p in pictures]
+    finally:
+        if upcast:
+            vae.half()  # exact: the weights came from there
     return torch.cat(latents).float()
 
 
 def decode(svd: SVD, latents: Tensor) -> Tensor:
     """Pictures [t, 3, H, W] in -1..1 float32 of one segment; latents [t, 4, h, w] unscaled.
 
-    The decoder is temporal: longer segments are decoded in windows of 14 frames that see two neighbours more.
+    The decoder is temporal: longer segments are decoded in windows of 8 frames that see two neighbours more.
     """
     vae, total = svd.vae, latents.shape[0]
     latents = latents.to(vae.device, vae.dtype)

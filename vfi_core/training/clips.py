@@ -6,6 +6,7 @@ resumes with the clips it would have seen.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,20 +24,33 @@ class ClipSource:
     """Clips [b, t, 3, size, size] in -1..1.
 
     root        a folder with `videos/` and `windows.json` (video, start, stride, frames, motion_mad)
-    held_out    names of videos that are never drawn; `only_held_out` turns it round
+    held_out    names of videos that are never drawn; each must be in windows.json, or frames would leak
     procedural  share of procedural clips; half of them pan over a still of a real video
     """
 
     root: Path
     size: int
     held_out: tuple[str, ...] = ()
-    only_held_out: bool = False
     procedural: float = 0.5
     _videos: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        windows = json.loads((Path(self.root) / "windows.json").read_text())["windows"]
-        self.windows = [w for w in windows if (w["video"] in self.held_out) == self.only_held_out]
+        path = Path(self.root) / "windows.json"
+        try:
+            text = path.read_text(encoding="utf-8")
+            windows = json.loads(text)["windows"]
+            videos = {w["video"] for w in windows}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is no list of training windows ({error!r}); give another --data"
+            ) from error
+        if stray := sorted(set(self.held_out) - videos):
+            raise ValueError(
+                f"{path} has no video '{stray[0]}' to hold out; mend the list in the configuration"
+            )
+        listed = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.fingerprint = repr((self.size, sorted(self.held_out), self.procedural, listed))
+        self.windows = [w for w in windows if w["video"] not in self.held_out]
         if not self.windows:
             raise ValueError(
                 f"{self.root} has no training window left after the held-out videos {self.held_out}"

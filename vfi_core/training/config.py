@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,9 +44,15 @@ def build(cls: type[C], table: dict[str, Any], where: str) -> C:
                 raise ValueError(f"{where}: setting '{name}' is missing")
             continue
         value, hint = table[name], hints[name]
+        if dataclasses.is_dataclass(hint) or hint is dict or get_origin(hint) is dict:
+            if not isinstance(value, dict):
+                raise ValueError(f"{where}: setting '{name}' is {value!r}, expected a table")
         if dataclasses.is_dataclass(hint):
             value = build(hint, value, f"{where}.{name}")  # type: ignore[arg-type]
-        elif isinstance(value, list):
+        elif get_origin(hint) is tuple:
+            if not isinstance(value, list) or not all(type(v) is get_args(hint)[0] for v in value):
+                kind = get_args(hint)[0].__name__
+                raise ValueError(f"{where}: setting '{name}' is {value!r}, expected a list of {kind}")
             value = tuple(value)
         elif hint is float and type(value) is int:
             value = float(value)

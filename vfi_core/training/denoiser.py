@@ -23,7 +23,7 @@ from ..svd.adapted import AdapterModules, head_dim_of
 from ..svd.load import SVD
 from .loss import NoiseLaw, denoising_loss
 from .pool import LatentPool
-from .run_state import load_run, save_run
+from .run_state import digest, load_run, save_run
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,13 @@ class TrainConfig:
     seed: int = 1
     save_every: int = 200
     noise: NoiseLaw = field(default_factory=NoiseLaw)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "warmup", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; use at least 1")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}; use 0 or more, less than 1")
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -70,7 +77,10 @@ def train_denoiser(
     )
     average = {name: p.detach().clone() for name, p in trainable.items()}
     state = {f"now.{n}": p for n, p in trainable.items()} | {f"average.{n}": a for n, a in average.items()}
-    fingerprint = repr((config, options, sorted(training.items(), key=str)))
+    frozen = [svd.vae] if modules is None else [svd.vae, svd.unet, svd.image_encoder]
+    fingerprint = repr(
+        (config, options, sorted(training.items(), key=str), pool.fingerprint, digest(*frozen))
+    )
     path = out / "run.safetensors"
     first = load_run(path, state, {"adamw": optimiser}, fingerprint)
 
@@ -87,7 +97,9 @@ def train_denoiser(
             group["lr"] = learning_rate(config, step)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(trainable.values(), config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(trainable.values(), config.clip_norm)
+        if not torch.isfinite(norm):
+            raise ValueError(f"the gradient is {norm.item()} at step {step + 1}; lower lr ({config.lr})")
         optimiser.step()
         decay = min(config.ema, (step + 1) / (step + 10))
         with torch.no_grad():
@@ -105,7 +117,12 @@ def train_denoiser(
 
 
 def train_base(
-    svd: SVD, pool: LatentPool, config: TrainConfig, training: Mapping[str, Any], out: Path, log=print
+    svd: SVD,
+    pool: LatentPool,
+    config: TrainConfig,
+    training: Mapping[str, Any],
+    out: Path,
+    log: Callable[[str], None] = print,
 ) -> SVD:
     """Train the tiny base's U-Net and image encoder from scratch as image-to-video, in place; the VAE stays
     frozen.
@@ -129,7 +146,7 @@ def train_adapter(
     config: TrainConfig,
     training: Mapping[str, Any],
     out: Path,
-    log=print,
+    log: Callable[[str], None] = print,
 ) -> Adapter:
     """Train an adapter on the frozen ``svd`` and return it (not yet written)."""
     modules = new_modules(svd, options, config.seed)
@@ -151,8 +168,13 @@ def new_modules(svd: SVD, options: Options, seed: int) -> AdapterModules:
     if options.encoder_weights == "lora":
         trunk = modules.encoder.trunk
         trunk.requires_grad_(False)
+        # Cross-attention to one token has nothing to choose between, and to a zero token nothing to say.
+        idle = (".attn2.",) if options.encoder_input == "keyframes" else (".attn2.to_q", ".attn2.to_k")
         layers = [
-            n for n, m in trunk.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d)) and n != "conv_in"
+            name
+            for name, layer in trunk.named_modules()
+            if isinstance(layer, (nn.Linear, nn.Conv2d)) and name != "conv_in"
+            if not any(part in name for part in idle)
         ]
         lora = LoraConfig(r=options.rank, lora_alpha=options.alpha, target_modules=layers, lora_dropout=0.0)
         with torch.random.fork_rng():

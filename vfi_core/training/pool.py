@@ -15,13 +15,14 @@ from ..files import write_safetensors
 from ..svd.load import SVD
 from ..svd.pictures import encode
 from .clips import ClipSource
+from .run_state import digest
 
 
 class LatentPool:
     """Latents [n, t, 4, h, w] (unscaled, float16) and each clip's first and last picture (uint8)."""
 
-    def __init__(self, latents: Tensor, ends: Tensor) -> None:
-        self.latents, self.ends = latents, ends
+    def __init__(self, latents: Tensor, ends: Tensor, fingerprint: str = "") -> None:
+        self.latents, self.ends, self.fingerprint = latents, ends, fingerprint
 
     def draw(self, batch: int, g: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
         """(latents [b, t, 4, h, w], ends [b, 2, 3, H, W] in -1..1) of one step."""
@@ -36,13 +37,13 @@ def latent_pool(svd: SVD, clips: ClipSource, count: int, frames: int, seed: int,
 
     Raises ValueError for a pool of other settings, rather than train on stale latents.
     """
-    fingerprint = repr((count, frames, seed, clips.size, sorted(clips.held_out), clips.procedural, svd.name))
+    fingerprint = repr((count, frames, seed, clips.fingerprint, digest(svd.vae)))
     if path.exists():
         try:
             with safe_open(path, "pt") as file:
                 if (file.metadata() or {}).get("fingerprint") != fingerprint:
                     raise ValueError(f"{path} was encoded with other settings; move it away to encode anew")
-                return LatentPool(file.get_tensor("latents"), file.get_tensor("ends"))
+                return LatentPool(file.get_tensor("latents"), file.get_tensor("ends"), fingerprint)
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged ({error}); move it away to encode anew") from error
     latents, ends = [], []
@@ -53,6 +54,6 @@ def latent_pool(svd: SVD, clips: ClipSource, count: int, frames: int, seed: int,
         ends.append(((clip[:, [0, -1]] + 1) * 127.5).round().byte())
         if i % 800 == 0:
             print(f"encoded {i} of {count} clips", flush=True)
-    pool = LatentPool(torch.cat(latents), torch.cat(ends))
+    pool = LatentPool(torch.cat(latents), torch.cat(ends), fingerprint)
     write_safetensors(path, {"latents": pool.latents, "ends": pool.ends}, {"fingerprint": fingerprint})
     return pool

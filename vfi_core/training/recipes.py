@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..adapter import save_adapter
 from ..files import write_safetensors
-from ..svd.load import build, load_svd, save_single_file
+from ..svd.load import FULL_SIZE, build, load_svd, save_single_file
 from ..tiny import tiny_model
 from .clips import ClipSource
 from .config import build as build_config
@@ -37,6 +38,13 @@ class ClipsConfig:
     procedural: float = 0.5
     pool: int = 4000
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.frames < 3 or self.pool < 1 or self.size < 64 or self.size % 64:
+            raise ValueError(
+                f"frames {self.frames}, pool {self.pool}, size {self.size}: use 3 frames or more, a pool of "
+                "1 or more, and a size in multiples of 64"
+            )
 
 
 @dataclass(frozen=True)
@@ -89,8 +97,11 @@ def run_recipe(config: Path, out: Path, device_name: str, data: Path | None) -> 
     clips = ClipSource(root, c.size, c.held_out, procedural=c.procedural)
     device = torch.device(device_name)
     out.mkdir(parents=True, exist_ok=True)
-    if config.resolve() != (out / "config.toml").resolve():
-        shutil.copyfile(config, out / "config.toml")
+    kept = out / "config.toml"
+    if kept.exists() and kept.read_bytes() != config.read_bytes():
+        raise ValueError(f"{out} holds a run of another configuration; use a new folder with -o")
+    if not kept.exists():
+        shutil.copyfile(config, kept)
 
     if isinstance(recipe, VAERecipe):
         return _vae(recipe, clips, out, device)
@@ -110,11 +121,13 @@ def _vae(recipe: VAERecipe, clips: ClipSource, out: Path, device: torch.device) 
 def _base(recipe: BaseRecipe, clips: ClipSource, out: Path, device: torch.device) -> Path:
     if not Path(recipe.vae).is_file():
         raise ValueError(f"no VAE at {recipe.vae}; train it first with a configuration of kind 'vae'")
+    if lacking := sorted(set(FULL_SIZE) - set(recipe.model)):
+        raise ValueError(f"[model] lacks '{lacking[0]}' (it needs {', '.join(FULL_SIZE)})")
     torch.manual_seed(recipe.train.seed)
     svd = build(recipe.model, device=device)
     try:
         svd.vae.load_state_dict(load_file(recipe.vae))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         first = str(error).splitlines()[-1].strip()
         raise ValueError(f"{recipe.vae} does not have the widths of [model.vae] ({first})") from error
     svd.name = "tiny_svd"
@@ -131,6 +144,10 @@ def _adapter(recipe: AdapterRecipe, clips: ClipSource, out: Path, device: torch.
     options = preset(recipe.preset, recipe.options)
     svd = load_svd(tiny_model() if recipe.base == "tiny" else recipe.base, device)
     c = recipe.clips
+    if unknown := sorted(set(recipe.conditions) - {"fps", "motion_bucket_id", "augmentation", "guidance"}):
+        raise ValueError(
+            f"unknown condition '{unknown[0]}' (use fps, motion_bucket_id, augmentation, guidance)"
+        )
     conditions = {"fps": 7, "motion_bucket_id": 127, "augmentation": 0.02, "guidance": [1.0, 3.0]}
     conditions |= {name: svd.config[name] for name in conditions if name in svd.config} | recipe.conditions
     training = conditions | {

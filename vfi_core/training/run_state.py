@@ -7,12 +7,13 @@ therefore all a run needs to go on to the very bits it would have reached undist
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..files import write_safetensors
@@ -35,6 +36,16 @@ def save_run(
         for index, moments in optimiser.state_dict()["state"].items():
             kept |= {f"optimiser.{name}.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
     write_safetensors(path, kept, {"format": FORMAT, "step": str(step), "fingerprint": fingerprint})
+
+
+def digest(*modules: nn.Module) -> str:
+    """A hash of every weight of the modules: what a run that leaves them frozen depends on."""
+    total = hashlib.sha256()
+    for module in modules:
+        for name, weight in module.state_dict().items():
+            total.update(name.encode())
+            total.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return total.hexdigest()[:16]
 
 
 @torch.no_grad()

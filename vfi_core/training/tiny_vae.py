@@ -124,23 +124,24 @@ def train_vae(
     named = {"vae": vae, "average": average, "critic": critic}
     state = {f"{n}.{k}": v for n, module in named.items() for k, v in module.state_dict().items()}
     optimisers = {"vae": optimiser, "critic": critic_optimiser}
-    path, fingerprint = out / "run.safetensors", repr(config)
+    path, fingerprint = out / "run.safetensors", repr((config, clips.fingerprint))
     first = load_run(path, state, optimisers, fingerprint)
 
     began, errors = time.time(), []
     for step in range(first, config.steps):
+        g = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         whole = step >= config.whole_from * config.steps
         if whole:
             clip = clips.draw(config.seed, step, config.clips, config.frames).to(device)  # [b, t, 3, H, W]
         else:
             clip = clips.draw(config.seed, step, config.crop_clips, config.crop_frames).to(device)
-            clip = _crop(clip, config.crop, step)
+            clip = _crop(clip, config.crop, g)
         real = clip.flatten(0, 1)
         for group in optimiser.param_groups:
             group["lr"] = config.lr * _schedule(step, config.steps)
 
         posterior = vae.encode(real).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step)).to(device)
+        noise = torch.randn(posterior.mean.shape, generator=g).to(device)
         decoded = vae.decode(posterior.mean + posterior.std * noise, num_frames=clip.shape[1]).sample
         loss = (decoded - real).pow(2).mean() + config.l1_weight * (decoded - real).abs().mean()
         if step >= config.sharp_from * config.steps:
@@ -152,7 +153,9 @@ def train_vae(
             loss = loss - config.adversarial_weight * critic(decoded).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        if not torch.isfinite(norm):
+            raise ValueError(f"the gradient is {norm.item()} at step {step + 1}; lower lr ({config.lr})")
         optimiser.step()
         if whole:
             critic.requires_grad_(True)
@@ -175,9 +178,8 @@ def train_vae(
     return normalise_latents(average, clips, config, device)
 
 
-def _crop(clip: Tensor, side: int, step: int) -> Tensor:
+def _crop(clip: Tensor, side: int, g: torch.Generator) -> Tensor:
     """One random square of [b, t, 3, H, W], the same for the whole batch."""
-    g = torch.Generator().manual_seed(step)
     top, left = (int(torch.randint(0, length - side + 1, (), generator=g)) for length in clip.shape[3:])
     return clip[..., top : top + side, left : left + side]
 
