@@ -97,8 +97,7 @@ class Adapter:
     """A trained adapter, apart from any base.
 
     tensors   by the names above
-    training  frames, size [H, W], fps, motion_bucket_id, augmentation, guidance [ends, middle], steps, data,
-    licence ...
+    training  frames, size [H, W], fps, motion_bucket_id, augmentation, guidance [low, high], steps ...
     head_dim  channels of an attention head; parameters' shapes do not say it
     """
 
@@ -129,9 +128,7 @@ class Adapter:
 def expected_shapes(
     options: Options, base: Mapping[str, Sequence[int]], tensors: Mapping[str, Any] = {}
 ) -> dict[str, tuple[int, ...]]:
-    """Every tensor of an adapter for a base and its shape. LoRA pairs are those in ``tensors``, checked by
-    path.
-    """
+    """Every tensor of an adapter for a base and its shape. LoRA pairs: those in ``tensors``."""
     shapes: dict[str, tuple[int, ...]] = {}
     channels = residual_channels(base)
     shapes["encoder.stem.weight"] = (channels[0], HINT_CHANNELS, 3, 3)
@@ -174,9 +171,7 @@ def lora_paths(tensors: Mapping[str, Any]) -> list[str]:
 
 @torch.no_grad()
 def merged_weight(weight: Tensor, a: Tensor, b: Tensor, options: Options) -> Tensor:
-    """W + (alpha / rank) B A for a linear layer or a convolution, computed in float32, cast back to W's
-    dtype.
-    """
+    """W + (alpha / rank) B A for a linear layer or a convolution: float32, then cast to W's dtype."""
     change = b.float().flatten(1) @ a.float().flatten(1)  # [out, rank] @ [rank, in * kernel]
     merged = weight.float() + options.alpha / options.rank * change.view(weight.shape).to(weight.device)
     return merged.to(weight.dtype)

@@ -73,9 +73,7 @@ class KeyframeAttention(nn.Module):
 
 
 class Sites(nn.Module):
-    """Keyframe attention for many transformer blocks; a site's parameters are named by the block's dotted
-    path.
-    """
+    """Keyframe attention for many transformer blocks; parameters are named by the block's dotted path."""
 
     def __init__(self, modules: Mapping[str, KeyframeAttention]) -> None:
         super().__init__()
@@ -110,10 +108,8 @@ def attending(
     """Keyframe attention at the beginning of each block, for the calls made inside the context.
 
     blocks      dotted path -> the host's transformer block, for every site
-    transposed  paths whose block receives (b s) t c, as ComfyUI's temporal ones do; the others receive (b t)
-    s c
-    The hooks are gone on exit, also after an exception. A backward pass through checkpointed blocks must run
-    inside.
+    transposed  paths of blocks that receive (b s) t c, as ComfyUI's temporal ones; others receive (b t) s c
+    Gone on exit, also after an exception. A backward pass through checkpointed blocks must run inside.
     """
     handles = []
     try:

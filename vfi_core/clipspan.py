@@ -24,9 +24,7 @@ class ClipSpan:
     attention_strength: Tensor | None = None
 
     def positions_of(self, tokens: int) -> tuple[int, int]:
-        """(h, w) of the U-Net level whose frames have this many positions. Raises ValueError where no level
-        has.
-        """
+        """(h, w) of the U-Net level whose frames have this many positions. Raises ValueError if none has."""
         height, width = self.height, self.width
         while height * width > tokens and (height > 1 or width > 1):
             height, width = (height + 1) // 2, (width + 1) // 2  # a stride-2 convolution with padding 1

@@ -25,8 +25,7 @@ def v_target(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 
 
 def loss_weight(sigma: Tensor, loss: str) -> Tensor:
-    """The weight of |F - v|^2: `v` is 1 (EDM's (1 + s^2) / s^2 on |D - x0|^2); `eps` is eq. 1 taken
-    literally.
+    """The weight of |F - v|^2: `v` is 1 (EDM's (1 + s^2) / s^2 on |D - x0|^2); `eps` is eq. 1 as written.
 
     |eps - eps_theta|^2 = |D - x0|^2 / s^2 = |F - v|^2 / (1 + s^2).
     """

@@ -17,9 +17,8 @@ HINT_CHANNELS = 5  # [c ; m]
 class ConditionEncoder(nn.Module):
     """Stem and zero projections around a trunk, the host's own U-Net with its decoder deleted.
 
-    trunk     f(x [(b t), 8, h, w], stem [(b t), C0, h, w], **host's own inputs) -> the skip tensors, then
-              the middle
-              one; ``stem`` is added to conv_in's output
+    trunk     f(x [(b t), 8, h, w], stem [(b t), C0, h, w], **the host's own inputs) -> the skip tensors, then
+              the middle one; ``stem`` is added to conv_in's output
     channels  of those tensors, in that order
     """
 
@@ -39,8 +38,7 @@ class ConditionEncoder(nn.Module):
             self.stem.weight[:, :4] = conv_in.weight[:, 4:8]
 
     def forward(self, x: Tensor | None, hint: Tensor, **inputs: Any) -> list[Tensor]:
-        """Residuals for the decoder: one per skip tensor, then the middle one, each as the host's own tensor
-        is.
+        """Residuals for the decoder: one per skip tensor, then the middle one.
 
         x     [(b t), 8, h, w]  the U-Net's own input with `encoder_input = noisy`; None reads the keyframes
         alone

@@ -85,7 +85,5 @@ def concat_latent(latents: Tensor, positions: tuple[int, ...], length: int, read
 
 
 def blend_known(x: Tensor, known: Tensor, mask: Tensor) -> Tensor:
-    """``x`` with the frames of ``mask`` 1 replaced by ``known``; all [..., t, c, h, w], mask [..., t, 1, h,
-    w].
-    """
+    """``x`` [..., t, c, h, w] with ``known`` (alike) where ``mask`` [..., t, 1, h, w] is 1."""
     return torch.where(mask.bool(), known, x)

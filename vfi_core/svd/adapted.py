@@ -107,9 +107,7 @@ def head_dim_of(unet: UNetSpatioTemporalConditionModel) -> int:
 
 
 def load_modules(unet: UNetSpatioTemporalConditionModel, adapter: Adapter) -> AdapterModules:
-    """The trained modules of an adapter on its base, frozen. Raises ValueError where they do not belong
-    together.
-    """
+    """The trained modules of an adapter on its base, frozen. Raises ValueError for an adapter of another."""
     adapter.check(shapes_of(unet))
     if adapter.head_dim != head_dim_of(unet):
         raise ValueError(

@@ -41,8 +41,7 @@ class Trunk(nn.Module):
         """The skip tensors, then the middle one, each [(b t), c, h, w].
 
         x, stem  [(b t), 8, h, w] and [(b t), C0, h, w], added to conv_in's output
-        c_noise  [b]; context [b, n, d]; ids [b, 3]: as the U-Net's timestep, image embedding and added time
-        ids
+        c_noise  [b], the U-Net's timestep; context [b, n, d], the image embedding; ids [b, 3], added time ids
         """
         # The lines of UNetSpatioTemporalConditionModel.forward, stages 1 to 4, and the stem.
         embedding = self.time_embedding(self.time_proj(c_noise).to(x.dtype))

@@ -6,8 +6,7 @@ from pathlib import Path
 
 
 def run(config: Path, out: Path | None = None, device: str = "cpu", data: Path | None = None) -> Path:
-    """Train what ``config`` describes under ``out`` (its own name by default) and return the finished file's
-    path.
+    """Train what ``config`` describes under ``out`` (its own name by default) and return the finished file.
 
     data  the folder of training clips, in place of the configuration's own
     A run that was killed goes on where it stopped. Raises ValueError for a configuration that cannot be used.

@@ -28,8 +28,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def build(cls: type[C], table: dict[str, Any], where: str) -> C:
-    """An instance of the dataclass ``cls`` from a table; lists become tuples, nested tables nested
-    dataclasses.
+    """An instance of the dataclass ``cls`` from a table; lists become tuples, tables nested dataclasses.
 
     Raises ValueError naming the key for an unknown one, a missing one, or a value of another type.
     """

@@ -66,8 +66,7 @@ def train_denoiser(
     out: Path,
     log: Callable[[str], None] = print,
 ) -> dict[str, Tensor]:
-    """The moving average of ``trainable`` after the run under ``out``, which goes on where a killed one
-    stopped.
+    """The moving average of ``trainable`` after the run under ``out``; a killed run goes on where it was.
 
     Raises ValueError where the loss is no longer finite; the last good state stays on disk.
     """
@@ -124,9 +123,7 @@ def train_base(
     out: Path,
     log: Callable[[str], None] = print,
 ) -> SVD:
-    """Train the tiny base's U-Net and image encoder from scratch as image-to-video, in place; the VAE stays
-    frozen.
-    """
+    """Train the tiny base's U-Net and image encoder from scratch as image-to-video, in place."""
     trainable = {
         f"{part}.{name}": p.requires_grad_(True)
         for part, model in (("unet", svd.unet), ("image_encoder", svd.image_encoder))

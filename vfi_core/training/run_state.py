@@ -28,9 +28,7 @@ def save_run(
     optimisers: Mapping[str, Optimizer],
     fingerprint: str,
 ) -> None:
-    """Write a run after ``step`` finished steps; ``fingerprint`` is its configuration, compared when it goes
-    on.
-    """
+    """Write a run after ``step`` finished steps; ``fingerprint`` is what it depends on, compared later."""
     kept = {f"tensor.{k}": v for k, v in tensors.items()}
     for name, optimiser in optimisers.items():
         for index, moments in optimiser.state_dict()["state"].items():
