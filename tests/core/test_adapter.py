@@ -130,6 +130,15 @@ def test_options_of_a_newer_version_are_refused(tmp_path):
         load_adapter(path)
 
 
+def test_values_that_do_not_fit_half_precision_are_not_written(tmp_path):
+    whole = adapter("paper")
+    large = {k: v.float() for k, v in whole.tensors.items()}
+    large["encoder.stem.bias"][0] = 7e4
+    with pytest.raises(ValueError, match=r"stem\.bias does not fit torch\.float16; save .* torch\.float32"):
+        save_adapter(Adapter(whole.options, large, 32), tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_values_that_are_not_finite_are_refused(tmp_path):
     path = written(tmp_path, {"format": "svd-vfi-adapter/1"}, {"w": torch.tensor([float("nan")])})
     with pytest.raises(ValueError, match="not finite in w"):
