@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from ..svd.load import SVD
 from .loss import NoiseLaw, denoising_loss
 from .pool import LatentPool
 from .run_state import digest, load_run, save_run
+from .schedule import warm_cosine
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,6 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; use at least 1")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}; use 0 or more, less than 1")
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine down to a twentieth."""
-    cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
-    return config.lr * min(1.0, (step + 1) / config.warmup) * (0.05 + 0.95 * cosine)
 
 
 def train_denoiser(
@@ -93,7 +87,7 @@ def train_denoiser(
                 f"the loss is {loss.item()} at step {step + 1}; lower lr ({config.lr}) and run it again"
             )
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(config, step)
+            group["lr"] = config.lr * warm_cosine(step, config.steps, config.warmup)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(trainable.values(), config.clip_norm)

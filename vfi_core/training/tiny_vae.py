@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from .clips import ClipSource
 from .run_state import load_run, save_run
+from .schedule import warm_cosine
 
 LATENT_STD = 1 / 0.18215  # what SVD's samplers expect: scaled latents of unit variance
 
@@ -138,7 +139,7 @@ def train_vae(
             clip = _crop(clip, config.crop, g)
         real = clip.flatten(0, 1)
         for group in optimiser.param_groups:
-            group["lr"] = config.lr * _schedule(step, config.steps)
+            group["lr"] = config.lr * warm_cosine(step, config.steps, 100)
 
         posterior = vae.encode(real).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=g).to(device)
@@ -200,8 +201,3 @@ def normalise_latents(
     quant.bias[4:] += 2 * factor.log()
     conv_in.weight /= factor
     return vae
-
-
-def _schedule(step: int, steps: int) -> float:
-    """Linear warm-up over 100 steps, then a cosine down to a twentieth."""
-    return min(1.0, (step + 1) / 100) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
