@@ -33,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--preset", choices=PRESETS, default="fast")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="to compute in")
     args = parser.parse_args()
     path = args.folder / "random_svd.safetensors"
     if not path.exists():
@@ -62,7 +63,7 @@ def main() -> None:
         return
 
     began = time.time()
-    svd = load_svd(path, dtype=torch.bfloat16)
+    svd = load_svd(path, dtype=getattr(torch, args.dtype))
     print(f"load    {time.time() - began:6.1f} s, peak {peak():.2f} GiB", flush=True)
 
     began = time.time()
