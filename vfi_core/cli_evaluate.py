@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli_interpolate import _adapter, _guidance, _whole, choose_device
+from .cli_interpolate import choose_device, find_adapter, parse_guidance, whole_number
 
 if TYPE_CHECKING:
     from .evaluation.baselines import Interpolator
@@ -31,24 +31,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="videos that training never saw, or a text file with one a line",
     )
     parser.add_argument(
-        "--per-video", type=_whole(1), default=8, help="windows taken of a held-out video at most (8)"
+        "--per-video", type=whole_number(1), default=8, help="windows taken of a held-out video at most (8)"
     )
     parser.add_argument("--model", default="tiny", help="'tiny', a checkpoint, a folder, or 'none' (tiny)")
     parser.add_argument("--adapters", nargs="*", default=[], help="adapter files, or names of bundled ones")
     parser.add_argument(
-        "--frames", type=_whole(3), help="frames of a clip, the given two included (the model's)"
+        "--frames", type=whole_number(3), help="frames of a clip, the given two included (the model's)"
     )
     parser.add_argument(
         "--size",
-        type=_whole(0, 4096),
+        type=whole_number(0, 4096),
         help="side of the square clips are brought to (the model's; 0: as they are)",
     )
-    parser.add_argument("--steps", type=_whole(1, 1000), default=25, help="sampling steps (25)")
+    parser.add_argument("--steps", type=whole_number(1, 1000), default=25, help="sampling steps (25)")
     parser.add_argument(
-        "--seed", type=_whole(0, 2**63 - 1), default=0, help="seed of the noise and of the bootstrap (0)"
+        "--seed",
+        type=whole_number(0, 2**63 - 1),
+        default=0,
+        help="seed of noise and bootstrap (0)",
     )
     parser.add_argument(
-        "--guidance", type=_guidance, metavar="G", help="one number, or LOW:HIGH (the adapter's own)"
+        "--guidance", type=parse_guidance, metavar="G", help="one number, or LOW:HIGH (the adapter's own)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     parser.add_argument(
@@ -103,7 +106,7 @@ def _add_model(
         label = f"adapter {Path(name).stem}"
         if label in interpolators:
             raise ValueError(f"two adapters are called '{Path(name).stem}'; rename one of the files")
-        interpolators[label] = svd_interpolator(svd, settings, _adapter(name, True))
+        interpolators[label] = svd_interpolator(svd, settings, find_adapter(name, True))
     restorers["VAE round trip of the truth"] = lambda film: vae_round_trip(svd, film)
     size = svd.config["size"][0] if args.size is None else args.size or None
     return args.frames or svd.config["frames"], size

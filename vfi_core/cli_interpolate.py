@@ -38,13 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--frames",
-        type=_whole(1),
+        type=whole_number(1),
         metavar="N",
         help="in-betweens in each gap (what the model was trained for)",
     )
-    add("--steps", type=_whole(1, 1000), default=25, help="sampling steps (25)")
-    add("--seed", type=_whole(0, LARGEST_SEED), default=0, help="same seed, same film (0)")
-    add("--guidance", type=_guidance, metavar="G", help="one number, or LOW:HIGH (the adapter's own)")
+    add("--steps", type=whole_number(1, 1000), default=25, help="sampling steps (25)")
+    add("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="same seed, same film (0)")
+    add("--guidance", type=parse_guidance, metavar="G", help="one number, or LOW:HIGH (the adapter's own)")
     add(
         "--guidance-shape",
         choices=("triangle", "linear"),
@@ -99,7 +99,7 @@ def main(args: argparse.Namespace) -> None:
     if not bundled and sys.stderr.isatty():  # ten gigabytes take a while
         print(f"loading {model}", file=sys.stderr)
     svd = load_svd(model, device, _dtype(args.dtype, device, bundled))
-    adapter = _adapter(args.adapter, bundled)
+    adapter = find_adapter(args.adapter, bundled)
     trained = {**svd.config, **(adapter.training if adapter else {})}
     count = args.frames or trained["frames"] - 2
     fps = _fps(sources, count, trained["fps"]) if args.fps is None else args.fps
@@ -205,7 +205,7 @@ def _check_outputs(args: argparse.Namespace, sources: list[Path]) -> None:
             raise ValueError(f"{out} is one of the keyframes and would be overwritten; give another name")
 
 
-def _adapter(name: str | None, bundled: bool) -> Adapter | None:
+def find_adapter(name: str | None, bundled: bool) -> Adapter | None:
     from .adapter import load_adapter
     from .tiny import ADAPTERS
 
@@ -232,7 +232,7 @@ def _fps(sources: list[Path], count: int, default: float) -> float:
     return source * (count + 1) if source else float(default)
 
 
-def _whole(least: int, most: int | None = None):
+def whole_number(least: int, most: int | None = None):
     limits = f"use {least} or more" if most is None else f"use {least} to {most}"
 
     def parse(text: str) -> int:
@@ -244,7 +244,7 @@ def _whole(least: int, most: int | None = None):
     return parse
 
 
-def _guidance(text: str) -> tuple[float, float]:
+def parse_guidance(text: str) -> tuple[float, float]:
     try:
         numbers = [float(part) for part in text.split(":")]
     except ValueError:

@@ -11,7 +11,6 @@ Legend: b rows of the batch (clips, or the branches of guidance), t frames, h w 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -70,7 +69,7 @@ class AdapterModules(nn.Module):
         alone = self.options.encoder_input == "keyframes"
         if alone:  # one zero token: the image embedding alone would move the features by 15 %
             context = context.new_zeros(context.shape[0], 1, context.shape[-1])
-        with self._attending("encoder", self.encoder.trunk, replace(span, attention_strength=None)):
+        with self.attending("encoder", self.encoder.trunk, replace(span, attention_strength=None)):
             return self.encoder(
                 None if alone else x.flatten(0, 1),
                 hint.flatten(0, 1),
@@ -80,19 +79,14 @@ class AdapterModules(nn.Module):
                 frames=span.frames,
             )
 
-    def _attending(
+    def attending(
         self, where: str, root: nn.Module, span: ClipSpan
     ) -> contextlib.AbstractContextManager[None]:
+        """Keyframe attention, if any, on the blocks of ``root``: the U-Net (`unet`) or trunk (`encoder`)."""
         if where not in self.attention:
             return contextlib.nullcontext()
         sites = self.attention[where]
         return attending(sites, {path: root.get_submodule(path) for path, _ in sites.items()}, span)
-
-    @contextlib.contextmanager
-    def installed(self, unet: nn.Module, span: ClipSpan) -> Iterator[None]:
-        """Keyframe attention on the U-Net's own blocks."""
-        with self._attending("unet", unet, span):
-            yield
 
 
 def shapes_of(unet: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -163,5 +157,5 @@ def predict(
     if hinted is not None:
         per_frame = hinted.to(x.dtype).repeat_interleave(span.frames).view(-1, 1, 1, 1)
         residuals = [r * per_frame for r in residuals]
-    with adding_residuals(unet, residuals), modules.installed(unet, span):
+    with adding_residuals(unet, residuals), modules.attending("unet", unet, span):
         return unet(inputs, c_noise, encoder_hidden_states=context, added_time_ids=ids).sample
