@@ -177,6 +177,32 @@ def merged_weight(weight: Tensor, a: Tensor, b: Tensor, options: Options) -> Ten
     return merged.to(weight.dtype)
 
 
+def check_conditions(training: Mapping[str, Any]) -> None:
+    """Refuse conditions of training that a host could not fall back to; entries it does not read are free.
+
+    Raises ValueError naming the first: frames 3 or more, fps above 0, size [H, W] in multiples of 64,
+    guidance [low, high], motion_bucket_id and augmentation numbers of 0 or more.
+    """
+
+    def number(value: Any, least: float) -> bool:
+        return type(value) in (int, float) and least <= value < float("inf")
+
+    def pair(value: Any, least: float) -> bool:
+        return isinstance(value, (list, tuple)) and len(value) == 2 and all(number(v, least) for v in value)
+
+    sound = {
+        "frames": lambda v: type(v) is int and v >= 3,
+        "fps": lambda v: number(v, 0) and v > 0,
+        "size": lambda v: pair(v, 64) and not any(side % 64 for side in v),
+        "guidance": lambda v: pair(v, 0),
+        "motion_bucket_id": lambda v: number(v, 0),
+        "augmentation": lambda v: number(v, 0),
+    }
+    for name, holds in sound.items():
+        if name in training and not holds(training[name]):
+            raise ValueError(f"{name} is {training[name]!r}, which no model can be run with")
+
+
 def save_adapter(adapter: Adapter, path: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write the adapter, whole or not at all. Raises ValueError where that cannot be done."""
     meta = {
@@ -223,6 +249,7 @@ def load_adapter(path: Path) -> Adapter:
         known = {f.name for f in dataclasses.fields(Options)}
         if unknown := sorted(set(meta["options"]) - known):
             raise ValueError(f"unknown option '{unknown[0]}': it needs a newer version of this pack")
+        check_conditions(meta["training"])
         return Adapter(
             Options(**meta["options"]), tensors, int(meta["head_dim"]), meta["training"], path.name
         )

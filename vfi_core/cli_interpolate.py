@@ -209,15 +209,17 @@ def find_adapter(name: str | None, bundled: bool) -> Adapter | None:
     from .adapter import load_adapter
     from .tiny import ADAPTERS
 
-    if name is None and not bundled:
+    if name is None and bundled and ADAPTERS["fast"].is_file():
+        name = "fast"
+    if name is None:
         print(
             "svd-vfi: warning: no adapter, so the model holds both keyframes but was never trained to move "
             "from one to the other; expect jumps near the last, and give --adapter for better films",
             file=sys.stderr,
         )
-    if name == "none" or (name is None and not bundled):
+    if name is None or name == "none":
         return None
-    path = ADAPTERS.get(name or "fast") or Path(name or "fast")
+    path = ADAPTERS.get(name) or Path(name)
     if not path.exists():
         raise ValueError(
             f"no adapter '{name}' (give a .safetensors file, 'none', or {' or '.join(ADAPTERS)})"

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -152,3 +153,26 @@ def test_a_cut_file_and_a_missing_one_are_refused(tmp_path):
         load_adapter(path)
     with pytest.raises(ValueError, match="no adapter at"):
         load_adapter(tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"frames": 2},
+        {"frames": "7"},
+        {"fps": 0},
+        {"fps": float("inf")},
+        {"size": [60, 64]},
+        {"size": 64},
+        {"guidance": 2.0},
+        {"motion_bucket_id": None},
+        {"augmentation": -0.1},
+    ],
+    ids=str,
+)
+def test_conditions_no_model_can_be_run_with_are_refused_on_loading(wrong, tmp_path):
+    saved = dataclasses.replace(adapter("fast"), training=wrong)
+    save_adapter(saved, tmp_path / "a.safetensors")
+    name = next(iter(wrong))
+    with pytest.raises(ValueError, match=f"a.safetensors has adapter metadata .*{name} is "):
+        load_adapter(tmp_path / "a.safetensors")

@@ -33,6 +33,28 @@ def pool() -> LatentPool:
     return LatentPool(torch.randn(6, 5, 4, 8, 8, generator=g).half() * 5, ends)
 
 
+def test_a_pool_hands_out_clips_forwards_and_backwards_each_with_its_own_ends():
+    times = torch.arange(5.0)
+    latents = times.view(1, 5, 1, 1, 1).expand(3, 5, 4, 8, 8).half()
+    ends = torch.tensor([0, 255]).view(1, 2, 1, 1, 1).expand(3, 2, 3, 64, 64).byte()
+    drawn, pictures = LatentPool(latents, ends).draw(
+        16, torch.Generator().manual_seed(0), torch.device("cpu")
+    )
+    backwards = drawn[:, 0, 0, 0, 0] == 4
+    assert 0 < backwards.sum() < 16
+    for clip, pair, reverse in zip(drawn, pictures, backwards, strict=True):
+        assert torch.equal(clip[:, 0, 0, 0], times.flip(0) if reverse else times)
+        assert torch.equal(pair[:, 0, 0, 0], torch.tensor([1.0, -1.0] if reverse else [-1.0, 1.0]))
+
+
+def test_autocast_trains_and_keeps_the_weights_in_float32(tmp_path):
+    config = TrainConfig(steps=2, batch=2, bfloat16=True)
+    adapter = train_adapter(toy_svd(), PRESETS["fast"], pool(), config, TRAINING, tmp_path, quiet)
+    assert {t.dtype for t in adapter.tensors.values()} == {torch.float32}
+    assert adapter.tensors["encoder.out.0.weight"].abs().max() > 0
+    assert adapter.training["base_dimensions"]["cross_attention_dim"] == 32
+
+
 def quiet(_line: str) -> None:
     pass
 

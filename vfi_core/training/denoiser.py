@@ -26,6 +26,10 @@ from .run_state import digest, load_run, save_run
 from .schedule import warm_cosine
 
 
+DIMENSIONS = ("block_out_channels", "layers_per_block", "num_attention_heads", "cross_attention_dim")
+"""What tells one base U-Net from another, written into an adapter for whoever holds the file alone."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How long and how fast; the same for the base and the adapters."""
@@ -37,6 +41,7 @@ class TrainConfig:
     weight_decay: float = 1.0e-2
     clip_norm: float = 1.0
     ema: float = 0.998
+    bfloat16: bool = False  # autocast: pays on a processor with bfloat16 matrix instructions
     seed: int = 1
     save_every: int = 200
     noise: NoiseLaw = field(default_factory=NoiseLaw)
@@ -81,7 +86,8 @@ def train_denoiser(
     for step in range(first, config.steps):
         g = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         latents, ends = pool.draw(config.batch, g, device)
-        loss = denoising_loss(svd, modules, options, latents, ends, config.noise, training, g)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+            loss = denoising_loss(svd, modules, options, latents, ends, config.noise, training, g)
         if not torch.isfinite(loss):
             raise ValueError(
                 f"the loss is {loss.item()} at step {step + 1}; lower lr ({config.lr}) and run it again"
@@ -148,6 +154,7 @@ def train_adapter(
         "steps": config.steps,
         "noise": dataclasses.asdict(config.noise),
         "base": svd.name,
+        "base_dimensions": {name: svd.unet.config[name] for name in DIMENSIONS},
     }
     return Adapter(options, tensors, head_dim_of(svd.unet), described)
 

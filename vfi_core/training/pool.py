@@ -25,10 +25,15 @@ class LatentPool:
         self.latents, self.ends, self.fingerprint = latents, ends, fingerprint
 
     def draw(self, batch: int, g: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(latents [b, t, 4, h, w], ends [b, 2, 3, H, W] in -1..1) of one step."""
+        """(latents [b, t, 4, h, w], ends [b, 2, 3, H, W] in -1..1) of one step, half the clips backwards.
+
+        Every frame was encoded by itself, so a clip backwards is its latents backwards.
+        """
         chosen = torch.randint(len(self.latents), (batch,), generator=g)
-        ends = self.ends[chosen].to(device).float() / 127.5 - 1
-        return self.latents[chosen].to(device).float(), ends
+        backwards = torch.rand(batch, generator=g) < 0.5
+        latents, ends = self.latents[chosen], self.ends[chosen]
+        latents[backwards], ends[backwards] = latents[backwards].flip(1), ends[backwards].flip(1)
+        return latents.to(device).float(), ends.to(device).float() / 127.5 - 1
 
 
 @torch.no_grad()

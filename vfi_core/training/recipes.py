@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ..adapter import save_adapter
 from ..files import write_safetensors
@@ -49,10 +50,13 @@ class ClipsConfig:
 
 @dataclass(frozen=True)
 class VAERecipe:
-    """`kind = "vae"`: writes vae.safetensors."""
+    """`kind = "vae"`: writes vae.safetensors, in numbers that float16 holds: what is trained on it sees what
+    ships.
+    """
 
     clips: ClipsConfig
     vae: VAEConfig = field(default_factory=VAEConfig)
+    start: str | None = None  # a vae.safetensors of the same widths to begin from
 
 
 @dataclass(frozen=True)
@@ -111,23 +115,32 @@ def run_recipe(config: Path, out: Path, device_name: str, data: Path | None) -> 
 
 
 def _vae(recipe: VAERecipe, clips: ClipSource, out: Path, device: torch.device) -> Path:
-    vae = train_vae(recipe.vae, clips, out, device, _say)
+    start = None if recipe.start is None else _vae_weights(recipe.start)
+    vae = train_vae(recipe.vae, clips, out, device, _say, start).half().float()
     path = out / "vae.safetensors"
     described = {"format": "svd-vfi-vae/1", "vae": json.dumps(dataclasses.asdict(recipe.vae))}
     write_safetensors(path, vae.state_dict(), described)
     return path
 
 
+def _vae_weights(path: str) -> dict[str, Tensor]:
+    if not Path(path).is_file():
+        raise ValueError(f"no VAE at {path}; train it first with a configuration of kind 'vae'")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file ({error}); train it again") from error
+
+
 def _base(recipe: BaseRecipe, clips: ClipSource, out: Path, device: torch.device) -> Path:
-    if not Path(recipe.vae).is_file():
-        raise ValueError(f"no VAE at {recipe.vae}; train it first with a configuration of kind 'vae'")
+    weights = _vae_weights(recipe.vae)
     if lacking := sorted(set(FULL_SIZE) - set(recipe.model)):
         raise ValueError(f"[model] lacks '{lacking[0]}' (it needs {', '.join(FULL_SIZE)})")
     torch.manual_seed(recipe.train.seed)
     svd = build(recipe.model, device=device)
     try:
-        svd.vae.load_state_dict(load_file(recipe.vae))
-    except (RuntimeError, SafetensorError) as error:
+        svd.vae.load_state_dict(weights)
+    except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise ValueError(f"{recipe.vae} does not have the widths of [model.vae] ({first})") from error
     svd.name = "tiny_svd"

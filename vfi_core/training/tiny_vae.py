@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor, nn
 
 from .clips import ClipSource
-from .run_state import load_run, save_run
+from .run_state import digest, load_run, save_run
 from .schedule import warm_cosine
 
 LATENT_STD = 1 / 0.18215  # what SVD's samplers expect: scaled latents of unit variance
@@ -45,9 +45,10 @@ class VAEConfig:
     crop: int = 32  # first part: small crops of many unrelated pictures; frames of one clip teach little more
     crop_clips: int = 24
     crop_frames: int = 1
-    clips: int = 2  # second part: whole clips, with the discriminator
+    clips: int = 2  # second part: whole clips
     frames: int = 7
     whole_from: float = 0.85  # share of the steps after which the second part begins
+    judged_from: float = 0.85  # share of the steps after which the discriminator counts
     lr: float = 1.0e-3
     l1_weight: float = 0.2  # L1 and gradients alone settle on flat medians: 15.2 dB after 700 steps
     gradient_weight: float = 0.5
@@ -55,6 +56,7 @@ class VAEConfig:
     kl_weight: float = 1.0e-6
     adversarial_weight: float = 0.03
     ema: float = 0.998
+    bfloat16: bool = False  # autocast: half the time on a processor with bfloat16 matrix instructions
     seed: int = 1
     save_every: int = 200
 
@@ -114,10 +116,16 @@ def train_vae(
     out: Path,
     device: torch.device,
     log: Callable[[str], None] = print,
+    start: Mapping[str, Tensor] | None = None,
 ) -> AutoencoderKLTemporalDecoder:
-    """Train (or go on training) under ``out`` and return the averaged VAE with latents of SVD's scale."""
+    """Train (or go on training) under ``out`` and return the averaged VAE with latents of SVD's scale.
+
+    start  the weights of a VAE trained on smaller pictures, to begin from instead of from scratch
+    """
     torch.manual_seed(config.seed)
     vae = build_vae(config).to(device)
+    if start is not None:
+        vae.load_state_dict(start)
     average = copy.deepcopy(vae).requires_grad_(False)
     critic = patch_discriminator().to(device)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -125,7 +133,7 @@ def train_vae(
     named = {"vae": vae, "average": average, "critic": critic}
     state = {f"{n}.{k}": v for n, module in named.items() for k, v in module.state_dict().items()}
     optimisers = {"vae": optimiser, "critic": critic_optimiser}
-    path, fingerprint = out / "run.safetensors", repr((config, clips.fingerprint))
+    path, fingerprint = out / "run.safetensors", repr((config, clips.fingerprint, digest(vae)))
     first = load_run(path, state, optimisers, fingerprint)
 
     began, errors = time.time(), []
@@ -141,15 +149,18 @@ def train_vae(
         for group in optimiser.param_groups:
             group["lr"] = config.lr * warm_cosine(step, config.steps, 100)
 
-        posterior = vae.encode(real).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=g).to(device)
-        decoded = vae.decode(posterior.mean + posterior.std * noise, num_frames=clip.shape[1]).sample
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+            posterior = vae.encode(real).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=g).to(device)
+            latents = posterior.mean + posterior.std * noise
+            decoded = vae.decode(latents, num_frames=clip.shape[1]).sample.float()
         loss = (decoded - real).pow(2).mean() + config.l1_weight * (decoded - real).abs().mean()
         if step >= config.sharp_from * config.steps:
             edges = (image_gradients(decoded) - image_gradients(real)).abs().mean()
             loss = loss + config.gradient_weight * edges
         loss = loss + config.kl_weight * posterior.kl().sum() / real.shape[0]
-        if whole:
+        judged = step >= config.judged_from * config.steps
+        if judged:
             critic.requires_grad_(False)
             loss = loss - config.adversarial_weight * critic(decoded).mean()
         optimiser.zero_grad(set_to_none=True)
@@ -158,7 +169,7 @@ def train_vae(
         if not torch.isfinite(norm):
             raise ValueError(f"the gradient is {norm.item()} at step {step + 1}; lower lr ({config.lr})")
         optimiser.step()
-        if whole:
+        if judged:
             critic.requires_grad_(True)
             hinge = F.relu(1 - critic(real)).mean() + F.relu(1 + critic(decoded.detach())).mean()
             critic_optimiser.zero_grad(set_to_none=True)
