@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,9 @@ def _add_model(
     settings = Settings(steps=args.steps, seed=args.seed, guidance=args.guidance)
     interpolators["linear through the VAE"] = linear_through_vae(svd)
     interpolators["base, both frames held"] = svd_interpolator(svd, settings, None)
+    for method in ("fused", "bidirectional"):
+        both_ways = dataclasses.replace(settings, method=method)
+        interpolators[f"base, {method}"] = svd_interpolator(svd, both_ways, None)
     for name in args.adapters:
         label = f"adapter {Path(name).stem}"
         if label in interpolators:

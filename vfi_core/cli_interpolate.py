@@ -51,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="triangle",
         help="low at both keyframes and high between, or SVD's ramp from first to last (triangle)",
     )
+    add(
+        "--method",
+        choices=("held", "fused", "bidirectional"),
+        help="how the last keyframe is reached; fused and bidirectional take twice the time, for models "
+        "without an adapter (held)",
+    )
     add("--fps", type=float, help="frames a second of the film (the model's; a video keeps its duration)")
     add("--model", help="checkpoint, diffusers folder or hub id (the bundled miniature)")
     add(
@@ -111,6 +117,7 @@ def main(args: argparse.Namespace) -> None:
         guidance=args.guidance,
         guidance_shape=args.guidance_shape,
         size=args.size,
+        method=args.method or "held",
     )
     # disable=None: a bar on a terminal only
     with tqdm(desc="interpolating", unit="step", leave=False, disable=None) as bar:

@@ -13,6 +13,7 @@ from torch import Tensor
 from .keyframes import blend_known
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x [t, c, h, w], sigma []) -> x0 estimate [t, c, h, w]
+Estimates = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # likewise -> (unconditional, guided) estimates
 
 
 def clip_noise(frames: int, height: int, width: int, seed: int) -> Tensor:
@@ -45,6 +46,63 @@ def sample_euler(
     for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
         slope = (x - denoiser(x, sigma)) / sigma
         x = x + (following - sigma) * slope
+        if callback is not None:
+            callback(i)
+    return x
+
+
+def fuse_directions(forward: Denoiser, backward: Denoiser) -> Denoiser:
+    """Time-reversal fusion (TRF, Feng et al., ECCV 2024) as one denoiser for any sampler: two calls in one.
+
+    forward, backward  denoisers of the clip from I_1, and of the clip in reverse order from I_N
+
+    The estimate is a cross-fade of the two, each counting 1 at its own keyframe. TRF fades the next x; a step
+    of Euler is linear in the estimate, so the two agree. Its re-noising jumps are not part of a denoiser.
+    """
+
+    def fused(x: Tensor, sigma: Tensor) -> Tensor:
+        weight = torch.linspace(1, 0, x.shape[0], dtype=x.dtype, device=x.device).view(-1, 1, 1, 1)
+        return weight * forward(x, sigma) + (1 - weight) * backward(x.flip(0), sigma).flip(0)
+
+    return fused
+
+
+def sample_bidirectional(
+    forward: Estimates,
+    backward: Estimates,
+    x: Tensor,
+    sigmas: Tensor,
+    first: Tensor,
+    last: Tensor,
+    generator: torch.Generator,
+    callback: Callable[[int], None] | None = None,
+) -> Tensor:
+    """ViBiDSampler (Yang et al., ICLR 2025): in-betweening with image-to-video weights as they are.
+
+    Each step denoises the clip from the first keyframe, puts one step's noise back, and denoises the clip
+    turned round from the last keyframe: two U-Net calls a step, each of two branches. Steps follow CFG++ (the
+    direction is the unconditional branch's), and the far end's estimate is the keyframe itself (DDS).
+
+    forward, backward  estimates of the clip from I_1, and of the clip in reverse order from I_N
+    x                  [t, c, h, w]  scaled latents at sigmas[0]
+    first, last        [c, h, w]     scaled latents of I_1 and I_N
+    generator          on the CPU; draws the noise that is put back, the same numbers in every host
+    callback           gets each finished step's index
+    Returns [t, c, h, w], its two ends near the keyframes but not exact.
+    """
+
+    def half_step(
+        estimates: Estimates, x: Tensor, far_end: Tensor, sigma: Tensor, following: Tensor
+    ) -> Tensor:
+        unconditional, guided = estimates(x, sigma)
+        x0 = torch.cat([guided[:-1], far_end[None]])
+        return x0 + following / sigma * (x - unconditional)
+
+    for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        x = half_step(forward, x, last, sigma, following)
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        x = x + (sigma**2 - following**2).sqrt() * noise
+        x = half_step(backward, x.flip(0), first, sigma, following).flip(0)
         if callback is not None:
             callback(i)
     return x

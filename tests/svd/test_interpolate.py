@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,6 +33,21 @@ def test_one_seed_is_one_film_and_another_seed_another():
     film = interpolate(toy_svd(), given, SETTINGS)
     assert torch.equal(film, interpolate(toy_svd(), given, SETTINGS))
     assert not torch.equal(film, interpolate(toy_svd(), given, Settings(in_betweens=2, steps=2, seed=1)))
+
+
+@pytest.mark.parametrize("method", ["fused", "bidirectional"])
+def test_a_method_of_both_directions_keeps_frames_and_seed_and_works_with_an_adapter(method):
+    svd, given = toy_svd(), pictures(3, 50, 70)
+    settings = replace(SETTINGS, method=method)
+    film = interpolate(svd, given, settings)
+    assert film.shape == (7, 50, 70, 3)
+    assert all(torch.equal(film[3 * i], picture) for i, picture in enumerate(given))
+    assert torch.equal(film, interpolate(svd, given, settings))
+    assert not torch.equal(film[1:3], interpolate(svd, given, SETTINGS)[1:3])
+    adapter = Adapter(Options(), AdapterModules(svd.unet, Options()).state_dict(), 32)
+    assert torch.equal(film, interpolate(svd, given, settings, adapter))  # untrained: the base itself
+    with pytest.raises(ValueError, match="method is 'both'; use one of held, fused, bidirectional"):
+        Settings(method="both")
 
 
 def test_guidance_of_another_shape_is_another_film_and_an_unknown_shape_is_refused():

@@ -20,7 +20,17 @@ from ..adapter import Adapter, Options
 from ..clipspan import ClipSpan
 from ..edm import karras_sigmas, scalings
 from ..keyframes import Keyframes, blend_known, concat_latent
-from ..samplers import Denoiser, clip_noise, hold_known, linear_guidance, sample_euler, triangle_guidance
+from ..samplers import (
+    Denoiser,
+    Estimates,
+    clip_noise,
+    fuse_directions,
+    hold_known,
+    linear_guidance,
+    sample_bidirectional,
+    sample_euler,
+    triangle_guidance,
+)
 from .adapted import AdapterModules, load_modules, predict
 from .load import SVD
 from .pictures import decode, embed, encode
@@ -28,6 +38,8 @@ from .sizes import fit, restore, working_size
 
 GUIDANCE = {"triangle": triangle_guidance, "linear": linear_guidance}
 AUGMENTATION_SEED = 1_000_003  # added to a segment's seed for the noise on its concatenated condition
+RENOISING_SEED = 2_000_003  # likewise for the noise that bidirectional sampling puts back
+METHODS = ("held", "fused", "bidirectional")
 BASE_OPTIONS = Options()  # of a base without an adapter: SVD's own concat latent and image embedding
 
 
@@ -43,6 +55,9 @@ class Settings:
     fps              frames a second the motion should look like; SVD's id is fps - 1
     augmentation     deviation of the noise on the concatenated condition, in pixels of -1..1
     size             (H, W) the model works at, multiples of 64
+    method           `held`: the mask holds both keyframes. For weights that never learned to reach the last
+                     one, at twice the time: `fused`, held and cross-faded with the film from the last one
+                     backwards (`fuse_directions`); `bidirectional`, from either one in turn
     """
 
     in_betweens: int | None = None
@@ -54,12 +69,15 @@ class Settings:
     motion_bucket_id: int | None = None
     augmentation: float | None = None
     size: tuple[int, int] | None = None
+    method: Literal["held", "fused", "bidirectional"] = "held"
 
     def __post_init__(self) -> None:
         if self.in_betweens is not None and self.in_betweens < 1:
             raise ValueError(f"in-betweens is {self.in_betweens}; use at least 1")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; use at least 1")
+        if self.method not in METHODS:
+            raise ValueError(f"method is {self.method!r}; use one of {', '.join(METHODS)}")
         if self.guidance_shape not in GUIDANCE:
             raise ValueError(f"guidance shape is {self.guidance_shape!r}; use one of {', '.join(GUIDANCE)}")
         if self.size is not None and any(s < 64 or s % 64 for s in self.size):
@@ -133,17 +151,31 @@ def sample_segment(
     positions = (0, frames - 1) if positions is None else positions
     keyframes = Keyframes(encode(svd, pictures).to(device), positions, frames)
     noise = clip_noise(frames, *keyframes.latents.shape[2:], seed).to(device)
-    clean = modules is not None and modules.options.known_frames == "clean"
-    held = hold_known(
-        _guided(svd, modules, keyframes, pictures, settings, trained, seed),
-        keyframes.known * scale,
-        keyframes.mask,
-        noise,
-        clean,
-    )
     sigmas = karras_sigmas(settings.steps, svd.config["sigma_min"], svd.config["sigma_max"]).to(device)
     x = noise * (1 + sigmas[0] ** 2).sqrt()  # as the host starts, and as its noise_scaling(max_denoise) says
-    x = sample_euler(held, x, sigmas, callback)
+    turned = Keyframes(keyframes.latents.flip(0), tuple(frames - 1 - p for p in positions[::-1]), frames)
+    if settings.method != "held" and positions != (0, frames - 1):
+        raise ValueError(
+            f"the method {settings.method} needs both ends of a clip, not frames {list(positions)}"
+        )
+    if settings.method == "bidirectional":
+        x = sample_bidirectional(
+            _estimates(svd, modules, keyframes, pictures, settings, trained, seed),
+            _estimates(svd, modules, turned, pictures.flip(0), settings, trained, seed),
+            x,
+            sigmas,
+            *(keyframes.latents * scale),
+            torch.Generator().manual_seed(seed + RENOISING_SEED),
+            callback,
+        )
+    else:
+        clean = modules is not None and modules.options.known_frames == "clean"
+        denoiser = _guided(svd, modules, keyframes, pictures, settings, trained, seed)
+        if settings.method == "fused":
+            backward = _guided(svd, modules, turned, pictures.flip(0), settings, trained, seed)
+            denoiser = fuse_directions(denoiser, backward)
+        held = hold_known(denoiser, keyframes.known * scale, keyframes.mask, noise, clean)
+        x = sample_euler(held, x, sigmas, callback)
     return blend_known(x / scale, keyframes.known, keyframes.mask)  # the last subtraction rounds
 
 
@@ -157,6 +189,62 @@ def _guided(
     seed: int,
 ) -> Denoiser:
     """The denoiser x [t, 4, h, w], sigma [] -> x0 [t, 4, h, w] with guidance per frame, scaled latents."""
+    low, high = settings.guidance or trained.get("guidance") or (1.0, 3.0)
+    guidance = GUIDANCE[settings.guidance_shape](keyframes.length, low, high).view(-1, 1, 1, 1)
+    guidance = guidance.to(keyframes.latents.device)
+    rows = 1 if low == high == 1 else 2  # without guidance there is no unconditional branch
+    branches = _branches(svd, modules, keyframes, pictures, settings, trained, seed, rows)
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        c_skip, c_out, _, _ = scalings(sigma)
+        out = branches(x, sigma)
+        if rows == 2:
+            out = (out[0] + guidance * (out[1] - out[0]))[None]
+        return c_skip * x + c_out * out[0]
+
+    return denoise
+
+
+def _estimates(
+    svd: SVD,
+    modules: AdapterModules | None,
+    keyframes: Keyframes,
+    pictures: Tensor,
+    settings: Settings,
+    trained: dict,
+    seed: int,
+) -> Estimates:
+    """One direction of bidirectional sampling: (unconditional, guided) x0, guided by 1 unless asked
+    otherwise.
+    """
+    low, high = settings.guidance or (1.0, 1.0)
+    guidance = GUIDANCE[settings.guidance_shape](keyframes.length, low, high).view(-1, 1, 1, 1)
+    guidance = guidance.to(keyframes.latents.device)
+    branches = _branches(svd, modules, keyframes, pictures, settings, trained, seed, 2)
+
+    def estimates(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        c_skip, c_out, _, _ = scalings(sigma)
+        unconditional, conditional = branches(x, sigma)
+        guided = unconditional + guidance * (conditional - unconditional)
+        return c_skip * x + c_out * unconditional, c_skip * x + c_out * guided
+
+    return estimates
+
+
+def _branches(
+    svd: SVD,
+    modules: AdapterModules | None,
+    keyframes: Keyframes,
+    pictures: Tensor,
+    settings: Settings,
+    trained: dict,
+    seed: int,
+    rows: int,
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """x [t, 4, h, w] (scaled latents), sigma [] -> the U-Net's F, [rows, t, 4, h, w] float32.
+
+    rows  2: unconditional, conditional; 1: conditional alone
+    """
     unet, options = svd.unet, modules.options if modules else BASE_OPTIONS
     weight = next(unet.parameters())
     frames, scale = keyframes.length, svd.vae.config["scaling_factor"]
@@ -176,9 +264,6 @@ def _guided(
     context = embedded.mean(0, keepdim=True) if options.clip_tokens == "mean" else embedded[:1]
     ids = torch.tensor([[chosen("fps", 7) - 1, chosen("motion_bucket_id", 127), augmentation]])
 
-    low, high = settings.guidance or trained.get("guidance") or (1.0, 3.0)
-    guidance = GUIDANCE[settings.guidance_shape](frames, low, high).view(-1, 1, 1, 1).to(weight.device)
-    rows = 1 if low == high == 1 else 2  # without guidance there is no unconditional branch
     branches = torch.tensor([1.0] if rows == 1 else [0.0, 1.0], device=weight.device, dtype=weight.dtype)
     concat = concat.to(weight.dtype)[None] * branches.view(-1, 1, 1, 1, 1)
     context = context[None].to(weight) * branches.view(-1, 1, 1)
@@ -187,16 +272,13 @@ def _guided(
     hinted = branches if options.uncond_hint == "dropped" and rows == 2 else None
     span = ClipSpan(frames, keyframes.first, keyframes.last, *keyframes.latents.shape[2:])
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        c_skip, c_out, c_in, c_noise = scalings(sigma)
+    def branch_outputs(x: Tensor, sigma: Tensor) -> Tensor:
+        _, _, c_in, c_noise = scalings(sigma)
         shown = x * c_in
         if options.known_frames == "clean":
             shown = blend_known(shown, keyframes.known * scale, keyframes.mask)
         shown = shown.to(weight.dtype)[None].expand(rows, *x.shape)
         c_noise = c_noise.expand(rows)
-        out = predict(unet, modules, shown, concat, hint, c_noise, context, ids, span, hinted).float()
-        if rows == 2:
-            out = (out[0] + guidance * (out[1] - out[0]))[None]
-        return c_skip * x + c_out * out[0]
+        return predict(unet, modules, shown, concat, hint, c_noise, context, ids, span, hinted).float()
 
-    return denoise
+    return branch_outputs

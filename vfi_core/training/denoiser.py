@@ -25,7 +25,6 @@ from .pool import LatentPool
 from .run_state import digest, load_run, save_run
 from .schedule import warm_cosine
 
-
 DIMENSIONS = ("block_out_channels", "layers_per_block", "num_attention_heads", "cross_attention_dim")
 """What tells one base U-Net from another, written into an adapter for whoever holds the file alone."""
 
