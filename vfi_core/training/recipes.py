@@ -68,6 +68,7 @@ class BaseRecipe:
     clips: ClipsConfig
     vae: str  # a finished vae.safetensors
     model: dict[str, Any]
+    start: str | None = None  # a tiny_svd.safetensors of the same dimensions to begin from
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -143,6 +144,14 @@ def _base(recipe: BaseRecipe, clips: ClipSource, out: Path, device: torch.device
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise ValueError(f"{recipe.vae} does not have the widths of [model.vae] ({first})") from error
+    if recipe.start is not None:
+        begun = load_svd(recipe.start, device)
+        try:
+            svd.unet.load_state_dict(begun.unet.state_dict())
+            svd.image_encoder.load_state_dict(begun.image_encoder.state_dict())
+        except RuntimeError as error:
+            first = str(error).splitlines()[-1].strip()
+            raise ValueError(f"{recipe.start} does not have the dimensions of [model] ({first})") from error
     svd.name = "tiny_svd"
     training = {name: recipe.model[name] for name in ("frames", "fps", "motion_bucket_id", "augmentation")}
     c = recipe.clips
