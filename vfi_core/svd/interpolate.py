@@ -93,11 +93,13 @@ def interpolate(
     settings: Settings,
     adapter: Adapter | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    modules: AdapterModules | None = None,
 ) -> Tensor:
     """The film [(n - 1) (in_betweens + 1) + 1, H, W, 3], float32 in 0..1 on the CPU.
 
     keyframes  n of [H, W, 3], 0..1, all of one size; they come back exactly as they went in
     progress   called with (finished steps, all steps)
+    modules    the adapter's, where `load_modules` has built them already; many films need them once
     Raises ValueError for fewer than two keyframes, unequal sizes, or an adapter of another base.
     """
     if len(keyframes) < 2:
@@ -108,7 +110,8 @@ def interpolate(
     trained = dict(svd.config) | (dict(adapter.training) if adapter else {})
     in_betweens = settings.in_betweens or int(trained["frames"]) - 2
     size = settings.size or working_size(height, width, tuple(trained["size"]))
-    modules = load_modules(svd.unet, adapter) if adapter else None
+    if adapter is not None and modules is None:
+        modules = load_modules(svd.unet, adapter)
 
     originals = [k.to("cpu", torch.float32) for k in keyframes]
     pictures = fit(torch.stack(originals).permute(0, 3, 1, 2) * 2 - 1, size)  # [n, 3, H, W]
@@ -154,14 +157,16 @@ def sample_segment(
     sigmas = karras_sigmas(settings.steps, svd.config["sigma_min"], svd.config["sigma_max"]).to(device)
     x = noise * (1 + sigmas[0] ** 2).sqrt()  # as the host starts, and as its noise_scaling(max_denoise) says
     turned = Keyframes(keyframes.latents.flip(0), tuple(frames - 1 - p for p in positions[::-1]), frames)
+    onwards = svd, modules, keyframes, pictures, settings, trained, seed
+    backwards = svd, modules, turned, pictures.flip(0), settings, trained, seed
     if settings.method != "held" and positions != (0, frames - 1):
         raise ValueError(
             f"the method {settings.method} needs both ends of a clip, not frames {list(positions)}"
         )
     if settings.method == "bidirectional":
         x = sample_bidirectional(
-            _estimates(svd, modules, keyframes, pictures, settings, trained, seed),
-            _estimates(svd, modules, turned, pictures.flip(0), settings, trained, seed),
+            _estimates(*onwards),
+            _estimates(*backwards),
             x,
             sigmas,
             *(keyframes.latents * scale),
@@ -170,10 +175,9 @@ def sample_segment(
         )
     else:
         clean = modules is not None and modules.options.known_frames == "clean"
-        denoiser = _guided(svd, modules, keyframes, pictures, settings, trained, seed)
+        denoiser = _guided(*onwards)
         if settings.method == "fused":
-            backward = _guided(svd, modules, turned, pictures.flip(0), settings, trained, seed)
-            denoiser = fuse_directions(denoiser, backward)
+            denoiser = fuse_directions(denoiser, _guided(*backwards))
         held = hold_known(denoiser, keyframes.known * scale, keyframes.mask, noise, clean)
         x = sample_euler(held, x, sigmas, callback)
     return blend_known(x / scale, keyframes.known, keyframes.mask)  # the last subtraction rounds

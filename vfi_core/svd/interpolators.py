@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..adapter import Adapter
+from .adapted import load_modules
 from .interpolate import Settings, interpolate
 from .load import SVD
 from .pictures import decode, encode
@@ -23,11 +24,14 @@ def svd_interpolator(
 ) -> Callable[[Tensor, Tensor, int], Tensor]:
     """f(first [H, W, 3], last [H, W, 3], in_betweens) -> the frames between them [in_betweens, H, W, 3].
 
-    Without an adapter this is the base model with both frames held by the mask.
+    Without an adapter this is the base model, led to the last frame as ``settings.method`` says.
+    Raises ValueError for an adapter of another base.
     """
+    modules = load_modules(svd.unet, adapter) if adapter else None
 
     def between(first: Tensor, last: Tensor, in_betweens: int) -> Tensor:
-        film = interpolate(svd, [first, last], replace(settings, in_betweens=in_betweens), adapter)
+        wanted = replace(settings, in_betweens=in_betweens)
+        film = interpolate(svd, [first, last], wanted, adapter, modules=modules)
         return film[1:-1].to(first)
 
     return between
