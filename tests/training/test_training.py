@@ -14,17 +14,28 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.svd.toys import toy_svd
 from vfi_core.adapter import PRESETS, Adapter, Options, load_adapter, save_adapter
 from vfi_core.clipspan import ClipSpan
 from vfi_core.svd.adapted import load_modules, predict
-from vfi_core.training.denoiser import TrainConfig, adapter_key, new_modules, train_adapter
+from vfi_core.training.denoiser import TrainConfig, adapter_key, new_modules, train_adapter, train_base
 from vfi_core.training.loss import NoiseLaw, denoising_loss
 from vfi_core.training.pool import LatentPool
+from vfi_core.training.tiny_vae import LATENT_STD, VAEConfig, build_vae, normalise_latents, train_vae
 
 TRAINING = {"frames": 5, "fps": 7, "motion_bucket_id": 127, "augmentation": 0.0, "size": [64, 64]}
+
+
+class Still:
+    """Clips of noise, two of two frames whatever is asked for; another clip in every step."""
+
+    fingerprint = "still"
+
+    def draw(self, seed: int, step: int, batch: int, frames: int) -> torch.Tensor:
+        g = torch.Generator().manual_seed(seed * 1000 + step)
+        return torch.rand(2, 2, 3, 32, 32, generator=g) * 2 - 1
 
 
 def pool() -> LatentPool:
@@ -169,38 +180,57 @@ def test_a_run_of_other_settings_is_not_continued(tmp_path):
 
 
 SCRIPT = """
-import sys, json, torch
+import sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
-from tests.training.test_training import pool, TRAINING
-from tests.svd.toys import toy_svd
-from vfi_core.adapter import PRESETS, save_adapter
-from vfi_core.training.denoiser import TrainConfig, train_adapter
-out = Path(sys.argv[2])
-config = TrainConfig(steps=int(sys.argv[3]), batch=1, save_every=2)
-adapter = train_adapter(toy_svd(), PRESETS["fast"], pool(), config, TRAINING, out)
-save_adapter(adapter, out / "adapter.safetensors", torch.float32)
+from tests.training.test_training import TRAINERS
+TRAINERS[sys.argv[2]](Path(sys.argv[3]), int(sys.argv[4]))
 """
 
 
-def train_in_a_process(out: Path, steps: int) -> subprocess.Popen:
+def adapter_run(out: Path, steps: int) -> None:
+    config = TrainConfig(steps=steps, batch=1, save_every=2)
+    adapter = train_adapter(toy_svd(), PRESETS["fast"], pool(), config, TRAINING, out)
+    save_adapter(adapter, out / "weights.safetensors", torch.float32)
+
+
+def base_run(out: Path, steps: int) -> None:
+    config = TrainConfig(steps=steps, batch=1, save_every=2)
+    svd = train_base(toy_svd(), pool(), config, TRAINING, out)
+    save_file(svd.unet.state_dict(), out / "weights.safetensors")
+
+
+def vae_run(out: Path, steps: int) -> None:
+    # Both parts and the discriminator within the few steps, so that a kill can fall into either.
+    config = VAEConfig(
+        steps=steps, crop_clips=2, clips=1, frames=2, whole_from=0.5, judged_from=0.25, save_every=2
+    )
+    vae = train_vae(config, Still(), out, torch.device("cpu"))
+    save_file(vae.state_dict(), out / "weights.safetensors")
+
+
+TRAINERS = {"adapter": adapter_run, "base": base_run, "vae": vae_run}
+
+
+def train_in_a_process(trainer: str, out: Path, steps: int) -> subprocess.Popen:
     out.mkdir(exist_ok=True)
     root = str(Path(__file__).parents[2])
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, root, str(out), str(steps)],
+        [sys.executable, "-c", SCRIPT, root, trainer, str(out), str(steps)],
         stdout=subprocess.DEVNULL,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root},
     )
 
 
-def test_a_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
-    kills, steps = int(os.environ.get("SVD_VFI_KILLS", "2")), 12
-    whole = train_in_a_process(tmp_path / "whole", steps)
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_run_killed_at_random_moments_ends_in_the_same_bits(trainer, tmp_path):
+    kills, steps = int(os.environ.get("SVD_VFI_KILLS", "2" if trainer == "adapter" else "1")), 12
+    whole = train_in_a_process(trainer, tmp_path / "whole", steps)
     assert whole.wait() == 0
     chance = random.Random(0)
     for _ in range(kills):
-        run = train_in_a_process(tmp_path / "killed", steps)
+        run = train_in_a_process(trainer, tmp_path / "killed", steps)
         state = tmp_path / "killed" / "run.safetensors"
         before = state.stat().st_mtime_ns if state.exists() else 0
         while run.poll() is None and (state.stat().st_mtime_ns if state.exists() else 0) == before:
@@ -208,8 +238,8 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
         time.sleep(chance.random() * 0.5)
         run.send_signal(signal.SIGKILL)
         run.wait()
-    assert train_in_a_process(tmp_path / "killed", steps).wait() == 0
-    one, other = (load_file(tmp_path / n / "adapter.safetensors") for n in ("whole", "killed"))
+    assert train_in_a_process(trainer, tmp_path / "killed", steps).wait() == 0
+    one, other = (load_file(tmp_path / n / "weights.safetensors") for n in ("whole", "killed"))
     assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
@@ -228,8 +258,6 @@ def test_the_configurations_that_ship_are_read_whole():
 
 @torch.no_grad()
 def test_an_untrained_vae_decodes_a_clip_frame_by_frame():
-    from vfi_core.training.tiny_vae import VAEConfig, build_vae
-
     torch.manual_seed(0)
     vae = build_vae(VAEConfig())
     latents = torch.randn(3, 4, 4, 4)
@@ -240,16 +268,9 @@ def test_an_untrained_vae_decodes_a_clip_frame_by_frame():
 
 @torch.no_grad()
 def test_normalised_latents_have_svds_scale_and_decode_to_the_same_picture():
-    from vfi_core.training.tiny_vae import LATENT_STD, VAEConfig, build_vae, normalise_latents
-
-    class Still:
-        def draw(self, seed: int, step: int, batch: int, frames: int) -> torch.Tensor:
-            g = torch.Generator().manual_seed(seed)
-            return torch.rand(2, 2, 3, 32, 32, generator=g) * 2 - 1
-
     torch.manual_seed(0)
     vae = build_vae(VAEConfig())
-    clip = Still().draw(1, 0, 2, 2).flatten(0, 1)
+    clip = Still().draw(1, 3000, 32, 7).flatten(0, 1)
     before = vae.decode(vae.encode(clip).latent_dist.mode(), num_frames=4).sample
     normalise_latents(vae, Still(), VAEConfig(), torch.device("cpu"))
     latents = vae.encode(clip).latent_dist.mode()
