@@ -5,7 +5,7 @@
     python benchmarks/claims.py first   --data DIR --adapter fast          does it leave image-to-video alone?
     python benchmarks/claims.py dropped --data DIR --adapter fast          the hint in both branches, or in
     one
-    python benchmarks/claims.py options --data DIR --out runs/options      pairs of adapters, one option apart
+    python benchmarks/claims.py options --data DIR --out runs/options      adapters one option apart, in pairs
     python benchmarks/claims.py steps   --data DIR --out runs/steps        held-out quality against training
     steps
 
@@ -40,7 +40,7 @@ from vfi_core.training.pool import latent_pool
 from vfi_core.training.recipes import AdapterRecipe
 
 PAIRS = {
-    "concat_latent": ("first", "keyframes"),
+    "concat_latent": ("first", "nearest", "keyframes"),
     "encoder_input": ("noisy", "keyframes"),
     "kf_join": ("channel", "token"),
     "clip_tokens": ("first", "mean"),
@@ -164,7 +164,8 @@ def _options(args: argparse.Namespace, svd: SVD, measure: Measure) -> None:
                 trained[options] = _train_and_measure(args, svd, measure, options, args.train_steps)
             scores.append(trained[options])
             print(f"{option} = {value}: {scores[-1].mean():.2f} dB", flush=True)
-        _difference(f"{option}: {PAIRS[option][1]} - {PAIRS[option][0]}", scores[1], scores[0])
+        for value, score in zip(PAIRS[option][1:], scores[1:], strict=True):
+            _difference(f"{option}: {value} - {PAIRS[option][0]}", score, scores[0])
 
 
 def _steps(args: argparse.Namespace, svd: SVD, measure: Measure) -> None:

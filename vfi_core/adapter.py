@@ -35,7 +35,7 @@ class Options:
 
     encoder_input: Literal["noisy", "keyframes"] = "noisy"
     encoder_weights: Literal["full", "lora"] = "full"
-    concat_latent: Literal["first", "keyframes"] = "first"
+    concat_latent: Literal["first", "nearest", "keyframes"] = "first"
     kf_join: Literal["channel", "token"] = "channel"
     kf_pool: Literal[1, 2, 4] = 1
     kf_where: Literal["unet", "encoder", "both"] = "unet"
@@ -66,7 +66,7 @@ class Options:
 CHOICES: dict[str, tuple[Any, ...]] = {
     "encoder_input": ("noisy", "keyframes"),
     "encoder_weights": ("full", "lora"),
-    "concat_latent": ("first", "keyframes"),
+    "concat_latent": ("first", "nearest", "keyframes"),
     "kf_join": ("channel", "token"),
     "kf_pool": (1, 2, 4),
     "kf_where": ("unet", "encoder", "both"),

@@ -77,10 +77,13 @@ def concat_latent(latents: Tensor, positions: tuple[int, ...], length: int, read
     """SVD's concatenated condition for one clip, [t, 4, h, w], unscaled.
 
     latents  [k, 4, h, w]  VAE `mode()` of the (noise-augmented) keyframes
-    reading  `first`: I_1 on all frames, SVD's own; `keyframes`: each keyframe on its frame, zeros between
+    reading  `first`: I_1 on all frames, SVD's own; `nearest`: on each frame the keyframe nearest to it, the
+             earlier of two as near; `keyframes`: each keyframe on its frame, zeros between
     """
     if reading == "first":
         return latents[:1].expand(length, -1, -1, -1)
+    if reading == "nearest":
+        return latents[[min(range(len(positions)), key=lambda k: abs(positions[k] - i)) for i in range(length)]]
     return spread(latents, positions, length)
 
 

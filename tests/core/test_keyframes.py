@@ -39,11 +39,16 @@ def test_positions_that_cannot_be_are_refused_in_one_sentence(k, positions, sent
     assert sentence in str(error.value)
 
 
-def test_concat_latent_repeats_the_first_frame_or_holds_each_on_its_own():
-    first = concat_latent(frames(2), (0, 4), 5, "first")
-    own = concat_latent(frames(2), (0, 4), 5, "keyframes")
-    assert first[:, 0, 0, 0].tolist() == [1, 1, 1, 1, 1]
-    assert own[:, 0, 0, 0].tolist() == [1, 0, 0, 0, 2]
+@pytest.mark.parametrize(
+    ("reading", "expected"),
+    [("first", [1, 1, 1, 1, 1]), ("nearest", [1, 1, 1, 2, 2]), ("keyframes", [1, 0, 0, 0, 2])],
+)
+def test_concat_latent_repeats_the_first_the_nearest_or_holds_each_on_its_own(reading, expected):
+    assert concat_latent(frames(2), (0, 4), 5, reading)[:, 0, 0, 0].tolist() == expected
+
+
+def test_the_nearest_concat_latent_of_one_keyframe_is_svds_own():
+    assert torch.equal(concat_latent(frames(1), (0,), 5, "nearest"), concat_latent(frames(1), (0,), 5, "first"))
 
 
 def test_blending_an_empty_mask_returns_the_input_exactly():
