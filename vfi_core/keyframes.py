@@ -83,7 +83,9 @@ def concat_latent(latents: Tensor, positions: tuple[int, ...], length: int, read
     if reading == "first":
         return latents[:1].expand(length, -1, -1, -1)
     if reading == "nearest":
-        return latents[[min(range(len(positions)), key=lambda k: abs(positions[k] - i)) for i in range(length)]]
+        return latents[
+            [min(range(len(positions)), key=lambda k: abs(positions[k] - i)) for i in range(length)]
+        ]
     return spread(latents, positions, length)
 
 

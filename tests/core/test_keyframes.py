@@ -48,7 +48,9 @@ def test_concat_latent_repeats_the_first_the_nearest_or_holds_each_on_its_own(re
 
 
 def test_the_nearest_concat_latent_of_one_keyframe_is_svds_own():
-    assert torch.equal(concat_latent(frames(1), (0,), 5, "nearest"), concat_latent(frames(1), (0,), 5, "first"))
+    assert torch.equal(
+        concat_latent(frames(1), (0,), 5, "nearest"), concat_latent(frames(1), (0,), 5, "first")
+    )
 
 
 def test_blending_an_empty_mask_returns_the_input_exactly():
