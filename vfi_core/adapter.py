@@ -142,7 +142,10 @@ def expected_shapes(
         known = {n.removesuffix(".weight") for n in trunk if n.endswith(".weight") and len(base[n]) >= 2}
         for path in lora_paths(tensors):
             if path not in known:
-                raise ValueError(f"the adapter's LoRA changes {path}, which this base model does not have")
+                raise ValueError(
+                    f"the adapter was made for another base model: its LoRA changes {path}, which this base "
+                    "does not have; load the checkpoint it was trained on"
+                )
             out, into, *kernel = base[f"{path}.weight"]
             shapes[f"encoder.lora.{path}.lora_A.weight"] = (options.rank, into, *kernel)
             shapes[f"encoder.lora.{path}.lora_B.weight"] = (out, options.rank, *(1 for _ in kernel))

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from .keyframes import blend_known
 
+AUGMENTATION_SEED = 1_000_003  # added to a segment's seed for the noise on its concatenated condition
+
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x [t, c, h, w], sigma []) -> x0 estimate [t, c, h, w]
 Estimates = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # likewise -> (unconditional, guided) estimates
 

@@ -6,9 +6,9 @@ import torch
 
 from tests.svd.toys import toy_svd
 from vfi_core.adapter import PRESETS, Adapter, Options
+from vfi_core.sizes import content_size, fit, restore, working_size
 from vfi_core.svd.adapted import AdapterModules
 from vfi_core.svd.interpolate import Settings, interpolate
-from vfi_core.svd.sizes import content_size, fit, restore, working_size
 
 
 def pictures(count: int, height: int = 64, width: int = 64) -> list[torch.Tensor]:

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from ..adapter import Adapter, Options
 from ..clipspan import ClipSpan
+from ..config import UNTOLD_GUIDANCE
 from ..edm import karras_sigmas, scalings
 from ..keyframes import Keyframes, blend_known, concat_latent
 from ..samplers import (
+    AUGMENTATION_SEED,
     Denoiser,
     Estimates,
     clip_noise,
@@ -31,13 +33,12 @@ from ..samplers import (
     sample_euler,
     triangle_guidance,
 )
+from ..sizes import fit, restore, working_size
 from .adapted import AdapterModules, load_modules, predict
 from .load import SVD
 from .pictures import decode, embed, encode
-from .sizes import fit, restore, working_size
 
 GUIDANCE = {"triangle": triangle_guidance, "linear": linear_guidance}
-AUGMENTATION_SEED = 1_000_003  # added to a segment's seed for the noise on its concatenated condition
 RENOISING_SEED = 2_000_003  # likewise for the noise that bidirectional sampling puts back
 METHODS = ("held", "fused", "bidirectional")
 BASE_OPTIONS = Options()  # of a base without an adapter: SVD's own concat latent and image embedding
@@ -193,7 +194,7 @@ def _guided(
     seed: int,
 ) -> Denoiser:
     """The denoiser x [t, 4, h, w], sigma [] -> x0 [t, 4, h, w] with guidance per frame, scaled latents."""
-    low, high = settings.guidance or trained.get("guidance") or (1.0, 3.0)
+    low, high = settings.guidance or trained.get("guidance") or UNTOLD_GUIDANCE
     guidance = GUIDANCE[settings.guidance_shape](keyframes.length, low, high).view(-1, 1, 1, 1)
     guidance = guidance.to(keyframes.latents.device)
     rows = 1 if low == high == 1 else 2  # without guidance there is no unconditional branch

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ..adapter import Adapter
+from ..sizes import fit, restore, working_size
 from .adapted import load_modules
 from .interpolate import Settings, interpolate
 from .load import SVD
 from .pictures import decode, encode
-from .sizes import fit, restore, working_size
 
 
 def svd_interpolator(

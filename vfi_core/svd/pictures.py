@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
+from ..timeline import decode_windows
 from .load import SVD
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-WINDOW, OVERLAP = 8, 2  # frames decoded at once, neighbours seen on either side: fixed, whatever the memory
 
 
 def encode(svd: SVD, pictures: Tensor) -> Tensor:
@@ -40,13 +40,12 @@ def decode(svd: SVD, latents: Tensor) -> Tensor:
 
     The decoder is temporal: longer segments are decoded in windows of 8 frames that see two neighbours more.
     """
-    vae, total = svd.vae, latents.shape[0]
+    vae = svd.vae
     latents = latents.to(vae.device, vae.dtype)
     parts = []
-    for start in range(0, total, WINDOW):
-        low, high = max(0, start - OVERLAP), min(total, start + WINDOW + OVERLAP)
-        decoded = vae.decode(latents[low:high], num_frames=high - low).sample
-        parts.append(decoded[start - low : start - low + WINDOW].float())
+    for seen, kept in decode_windows(latents.shape[0]):
+        window = latents[seen]
+        parts.append(vae.decode(window, num_frames=len(window)).sample[kept].float())
     return torch.cat(parts).clamp(-1, 1)
 
 
