@@ -1,6 +1,9 @@
-"""ComfyUI loads this folder as a node pack through this file.
+"""ComfyUI loads this folder as a node pack through this file; the method itself is ``vfi_core``."""
 
-There are no nodes yet: the pack registers none, and the method is used headless through ``vfi_core`` and the
-``svd-vfi`` command. Once ``nodes/`` is there, the one line here is ``if __package__: from .nodes import
-comfy_entrypoint``; a test runner may import this file as a bare module, where a relative import fails.
-"""
+from importlib.util import find_spec
+
+# A test runner imports this file too, as it does with every __init__.py on its way down to the tests.
+if __package__ and find_spec("comfy_api"):
+    from .nodes import comfy_entrypoint
+
+    __all__ = ["comfy_entrypoint"]

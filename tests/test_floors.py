@@ -47,7 +47,7 @@ TABLE = {
     "vfi_core/evaluation": Room(
         NUMBERS | {"PIL", "av", "cv2", "skimage", "tqdm"}, {"vfi_core", "vfi_core/media.py", *DATA}
     ),
-    "nodes/host": Room(NUMBERS | {"comfy"}, {"vfi_core", *DATA}),
+    "nodes/host": Room(NUMBERS | {"comfy", "latent_preview"}, {"vfi_core", *DATA}),
     # floor 3: what a person sees
     "vfi_core/cli[._]*": Room(
         NUMBERS | {"tqdm"},

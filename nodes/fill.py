@@ -1,0 +1,192 @@
+"""Where frames are filled: the sampler of this pack, and the whole way in one node."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..vfi_core.timeline import even_timeline, resampled_timeline
+from .host.film import interpolate
+from .host.sample import SAMPLERS, SCHEDULERS, fill
+from .schema import SIZES, AdapterType, advanced, conditions, gather, model_size, schema, seed_input
+
+
+def sampling_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Sampling steps for each segment."),
+        io.Float.Input(
+            "cfg_ends",
+            default=0.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip="Guidance on the frames next to the keyframes. 0: as the model was trained; 1: none.",
+        ),
+        io.Float.Input(
+            "cfg_middle",
+            default=0.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip="Guidance half-way between two keyframes. 0: as the model was trained; 1: none.",
+        ),
+        io.Combo.Input(
+            "sampler_name",
+            options=SAMPLERS,
+            default="euler",
+            tooltip="euler, heun and dpmpp_2m are tried and good.",
+        ),
+        io.Combo.Input("scheduler", options=SCHEDULERS, default="karras", tooltip="SVD was made for karras."),
+    ]
+
+
+class Sampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SVDVFISampler",
+            display_name="SVD VFI Sampler",
+            description="Fills the frames between the keyframes, with guidance that is low at them and high "
+            "half-way. Any other sampler node fills the same latent.",
+            inputs=[
+                io.Model.Input("model", tooltip="From 'SVD VFI Apply Adapter'."),
+                io.Conditioning.Input("positive", tooltip="From 'SVD VFI Conditioning'."),
+                io.Conditioning.Input("negative", tooltip="From 'SVD VFI Conditioning'."),
+                io.Latent.Input("latent", tooltip="From 'SVD VFI Keyframes'."),
+                seed_input("Of the noise; connect the segment's seed."),
+                *sampling_inputs(),
+            ],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, positive, negative, latent, seed, steps, cfg_ends, cfg_middle, sampler_name, scheduler
+    ) -> io.NodeOutput:
+        cfg = (cfg_ends, cfg_middle)
+        return io.NodeOutput(
+            fill(model, positive, negative, latent, seed, steps, cfg, sampler_name, scheduler)
+        )
+
+
+class Interpolate(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SVDVFIInterpolate",
+            display_name="SVD VFI Interpolate",
+            description="Still frames in, the film between them out: every node of this pack in one.",
+            inputs=[
+                io.Model.Input("model", tooltip="Stable Video Diffusion, without 'SVD VFI Apply Adapter'."),
+                io.ClipVision.Input("clip_vision", tooltip="Of the same checkpoint."),
+                io.Vae.Input("vae", tooltip="Of the same checkpoint."),
+                io.Image.Input(
+                    "images", tooltip="The keyframes in order: a batch of two or more, or the first one."
+                ),
+                io.Image.Input(
+                    "last_image", optional=True, tooltip="The last keyframe, where it comes by itself."
+                ),
+                AdapterType.Input("adapter", optional=True, tooltip="From one of this pack's loaders."),
+                io.Int.Input(
+                    "multiplier",
+                    default=0,
+                    min=0,
+                    max=1024,
+                    tooltip="Frames for every keyframe: 2 puts one between each two. 0: as many as the model "
+                    "was trained with.",
+                ),
+                io.Float.Input(
+                    "source_fps",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.01,
+                    tooltip="Frame rate of the keyframes, where they are frames of a video. 0: unknown.",
+                ),
+                io.Float.Input(
+                    "target_fps",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.01,
+                    tooltip="Frame rate of the film, instead of a multiplier; needs source_fps. 0: not used.",
+                ),
+                seed_input("Of the first segment; each following one adds 1."),
+                *sampling_inputs(),
+                advanced(io.Combo.Input("size", options=SIZES, tooltip="What the model works at.")),
+                io.Boolean.Input(
+                    "loop", default=False, tooltip="Go on from the last keyframe to the first one."
+                ),
+                advanced(
+                    io.Int.Input(
+                        "encoder_refresh",
+                        default=1,
+                        min=1,
+                        max=100,
+                        tooltip="Run the condition encoder at every n-th step, reuse its features between.",
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "colour_lock",
+                        default=False,
+                        tooltip="Pull the colours of every frame onto the keyframes'.",
+                    )
+                ),
+            ],
+            outputs=[io.Image.Output(), io.Float.Output(display_name="fps")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        clip_vision,
+        vae,
+        images,
+        multiplier,
+        source_fps,
+        target_fps,
+        seed,
+        steps,
+        cfg_ends,
+        cfg_middle,
+        sampler_name,
+        scheduler,
+        size,
+        loop,
+        encoder_refresh,
+        colour_lock,
+        last_image=None,
+        adapter=None,
+    ) -> io.NodeOutput:
+        images, training = gather(images, last_image), conditions(adapter)
+        if target_fps:
+            if not source_fps:
+                raise ValueError(
+                    f"target_fps is {target_fps:g}, but source_fps is 0; say what rate the keyframes have"
+                )
+            timeline = resampled_timeline(len(images), source_fps, target_fps, loop)
+        else:
+            multiplier = multiplier or training["frames"] - 1
+            fps = source_fps * multiplier if source_fps else training["fps"]
+            timeline = even_timeline(len(images), multiplier - 1, fps, loop)
+        film = interpolate(
+            model,
+            clip_vision,
+            vae,
+            adapter,
+            images,
+            timeline,
+            model_size(images, size, training),
+            training,
+            seed,
+            steps,
+            (cfg_ends, cfg_middle),
+            sampler_name,
+            scheduler,
+            encoder_refresh,
+            colour_lock,
+        )
+        return io.NodeOutput(film, float(timeline.fps))

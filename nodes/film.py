@@ -1,0 +1,71 @@
+"""Where frames go out: a segment's latent into pictures, and the segments into one film."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..vfi_core.timeline import film_of, place
+from .host.film import SegmentKeyframes, decode_segment
+from .schema import KeyframesType, schema
+
+
+class Decode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SVDVFIDecode",
+            display_name="SVD VFI Decode",
+            description="Decodes one segment in the keyframes' own resolution, keyframes exactly as given.",
+            inputs=[
+                io.Vae.Input("vae", tooltip="Of the Stable Video Diffusion checkpoint."),
+                io.Latent.Input("latent", tooltip="From a sampler."),
+                KeyframesType.Input("keyframes", tooltip="From 'SVD VFI Keyframes'."),
+                io.Boolean.Input(
+                    "colour_lock",
+                    default=False,
+                    tooltip="Pull the colours of every frame onto the keyframes'.",
+                ),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, vae, latent, keyframes: SegmentKeyframes, colour_lock: bool) -> io.NodeOutput:
+        return io.NodeOutput(decode_segment(vae, latent, keyframes, colour_lock))
+
+
+class Assemble(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SVDVFIAssemble",
+            display_name="SVD VFI Assemble",
+            description="Puts the segments together into one film, every keyframe once and exactly as given.",
+            is_input_list=True,
+            inputs=[
+                io.Image.Input("images", tooltip="From 'SVD VFI Decode', one batch per segment."),
+                KeyframesType.Input("keyframes", tooltip="From 'SVD VFI Keyframes'."),
+            ],
+            outputs=[
+                io.Image.Output(),
+                io.Float.Output(display_name="fps"),
+                io.Int.Output(
+                    display_name="keyframe_indices",
+                    is_output_list=True,
+                    tooltip="Where in the film the keyframes are.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images, keyframes: list[SegmentKeyframes]) -> io.NodeOutput:
+        timeline = keyframes[0].timeline
+        if len(images) != len(keyframes) or len(images) != len(timeline.segments):
+            raise ValueError(
+                f"{len(images)} batches of images and {len(keyframes)} keyframes came in for a film of "
+                f"{len(timeline.segments)} segments; connect both from the same 'SVD VFI Keyframes'"
+            )
+        film = film_of(timeline, keyframes[0].originals)
+        for part, given in zip(images, keyframes, strict=True):
+            place(film, given.segment, part)
+        return io.NodeOutput(film, float(timeline.fps), list(timeline.positions))

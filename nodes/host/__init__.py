@@ -1,0 +1,1 @@
+"""The only room that knows ComfyUI's insides. Everything here is `clone -> register -> return`."""

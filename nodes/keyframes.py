@@ -1,0 +1,230 @@
+"""Where frames come in: keyframes onto a timeline, and what the model is told about each segment."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..vfi_core.timeline import Timeline, even_timeline, parse_positions
+from .host.film import SegmentKeyframes, split
+from .host.pictures import condition
+from .schema import (
+    SIZES,
+    AdapterType,
+    KeyframesType,
+    advanced,
+    conditions,
+    gather,
+    model_size,
+    schema,
+    seed_input,
+)
+
+
+class Keyframes(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SVDVFIKeyframes",
+            display_name="SVD VFI Keyframes",
+            description="Places still frames on a timeline. Of everything behind it there is one per segment "
+            "between two keyframes, so the nodes that follow run once for each.",
+            inputs=[
+                io.Vae.Input("vae", tooltip="Of the Stable Video Diffusion checkpoint."),
+                io.Image.Input(
+                    "images", tooltip="The keyframes in order: a batch of two or more, or the first one."
+                ),
+                io.Image.Input(
+                    "last_image", optional=True, tooltip="The last keyframe, where it comes by itself."
+                ),
+                AdapterType.Input(
+                    "adapter",
+                    optional=True,
+                    tooltip="Gives the trained length, size and frame rate for the zeros.",
+                ),
+                io.Int.Input(
+                    "in_betweens",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="Frames generated in every gap. 0: as many as the model was trained with.",
+                ),
+                advanced(
+                    io.String.Input(
+                        "positions",
+                        default="",
+                        tooltip="Frame numbers of the keyframes, such as 0, 12, 40. Empty: evenly apart.",
+                    )
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.01,
+                    tooltip="Frames a second of the film. 0: as the model was trained.",
+                ),
+                io.Combo.Input(
+                    "size",
+                    options=SIZES,
+                    tooltip="What the model works at: the short side it was trained on, or the pictures' own "
+                    "size. The film has the pictures' size either way.",
+                ),
+                io.Boolean.Input(
+                    "loop", default=False, tooltip="Go on from the last keyframe to the first one."
+                ),
+                seed_input("Of the first segment; each following one adds 1."),
+            ],
+            outputs=[
+                KeyframesType.Output(display_name="keyframes", is_output_list=True),
+                io.Latent.Output(is_output_list=True),
+                io.Int.Output(display_name="seeds", is_output_list=True),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, vae, images, in_betweens, positions, fps, size, loop, seed, last_image=None, adapter=None
+    ) -> io.NodeOutput:
+        images, training = gather(images, last_image), conditions(adapter)
+        fps = fps or training["fps"]
+        count = in_betweens or training["frames"] - 2
+        if positions.strip():
+            closing = count + 1 if loop else None
+            timeline = Timeline(parse_positions(positions, len(images)), closing, fps)
+        else:
+            timeline = even_timeline(len(images), count, fps, loop)
+        segments = list(split(vae, images, timeline, model_size(images, size, training), training))
+        seeds = [(seed + s.segment.number) % 2**64 for s in segments]
+        return io.NodeOutput(segments, [s.latent for s in segments], seeds)
+
+
+class Conditioning(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SVDVFIConditioning",
+            display_name="SVD VFI Conditioning",
+            description="Tells the model about a segment's keyframes, and the condition encoder too.",
+            inputs=[
+                io.ClipVision.Input("clip_vision", tooltip="Of the Stable Video Diffusion checkpoint."),
+                io.Vae.Input("vae", tooltip="Of the Stable Video Diffusion checkpoint."),
+                KeyframesType.Input("keyframes", tooltip="From 'SVD VFI Keyframes'."),
+                io.ControlNet.Input(
+                    "control_net",
+                    optional=True,
+                    tooltip="The condition encoder, from 'SVD VFI Apply Adapter'.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="How strongly the condition encoder acts. 1 as trained, 0 off.",
+                ),
+                advanced(
+                    io.Float.Input(
+                        "start_percent",
+                        default=0.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.001,
+                        tooltip="Where in the sampling the condition encoder begins to act.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "end_percent",
+                        default=1.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.001,
+                        tooltip="Where in the sampling the condition encoder stops acting.",
+                    )
+                ),
+                advanced(
+                    io.Int.Input(
+                        "encoder_refresh",
+                        default=1,
+                        min=1,
+                        max=100,
+                        tooltip="Run the condition encoder at every n-th step, reuse its features between: "
+                        "faster, less exact. Only for adapters that read the keyframes alone.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "fps",
+                        default=0.0,
+                        min=0.0,
+                        max=1000.0,
+                        step=0.01,
+                        tooltip="Frame rate the motion should look like. 0: as the model was trained.",
+                    )
+                ),
+                advanced(
+                    io.Int.Input(
+                        "motion_bucket_id",
+                        default=0,
+                        min=0,
+                        max=1023,
+                        tooltip="SVD's amount of motion. 0: as the model was trained.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "augmentation_level",
+                        default=-1.0,
+                        min=-1.0,
+                        max=10.0,
+                        step=0.01,
+                        tooltip="Noise on the pictures SVD is shown. -1: as the model was trained.",
+                    )
+                ),
+                seed_input("Of that noise; connect the segment's seed."),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive"),
+                io.Conditioning.Output(display_name="negative"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        clip_vision,
+        vae,
+        keyframes: SegmentKeyframes,
+        strength,
+        start_percent,
+        end_percent,
+        encoder_refresh,
+        fps,
+        motion_bucket_id,
+        augmentation_level,
+        seed,
+        control_net=None,
+    ) -> io.NodeOutput:
+        trained = dict(keyframes.training) | dict(
+            getattr(getattr(control_net, "adapter", None), "training", {})
+        )
+        told = trained | {
+            "fps": fps or trained["fps"],
+            "motion_bucket_id": motion_bucket_id or trained["motion_bucket_id"],
+            "augmentation": trained["augmentation"] if augmentation_level < 0 else augmentation_level,
+        }
+        return io.NodeOutput(
+            *condition(
+                clip_vision,
+                vae,
+                keyframes.pictures,
+                keyframes.latents,
+                control_net,
+                told,
+                seed,
+                strength,
+                start_percent,
+                end_percent,
+                encoder_refresh,
+            )
+        )

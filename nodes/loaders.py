@@ -1,0 +1,192 @@
+"""Where weights come in: the checkpoint with its adapter, an adapter alone, an adapter onto a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+from safetensors import SafetensorError, safe_open
+
+from ..vfi_core.adapter import FORMAT, Adapter, Options, load_adapter
+from ..vfi_core.config import CONFIG_KEY, FULL_SIZE
+from ..vfi_core.tiny import ADAPTERS, TINY
+from .host.apply import apply_adapter
+from .host.checkpoint import check_checkpoint, load_checkpoint
+from .schema import AdapterType, advanced, schema
+
+FOLDER = "svd_vfi"  # of adapters, among the host's model folders
+TINY_NAME = "tiny SVD (bundled miniature)"
+BUNDLED = {f"{name} (bundled, for tiny SVD)": path for name, path in ADAPTERS.items()}
+NONE = "none"
+
+
+def register_folder() -> None:
+    """Adapters live in models/svd_vfi, or wherever extra_model_paths says."""
+    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    paths, _ = folder_paths.folder_names_and_paths[FOLDER]
+    # A new entry, and one from extra_model_paths.yaml, lists every file: it has no extensions of its own.
+    folder_paths.folder_names_and_paths[FOLDER] = (paths, {".safetensors"})
+
+
+def checkpoints() -> list[str]:
+    bundled = [TINY_NAME] if TINY.is_file() else []
+    return bundled + folder_paths.get_filename_list("checkpoints")
+
+
+def adapters() -> list[str]:
+    """Names of adapters that are there; other files in the folder are not offered."""
+    bundled = [name for name, path in BUNDLED.items() if path.is_file()]
+    found = folder_paths.get_filename_list(FOLDER)
+    return [NONE, *bundled, *(name for name in found if is_adapter(folder_paths.get_full_path(FOLDER, name)))]
+
+
+def is_adapter(path: str | None) -> bool:
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError, TypeError):
+        return False
+
+
+def checkpoint_path(name: str) -> Path:
+    return TINY if name == TINY_NAME else Path(folder_paths.get_full_path_or_raise("checkpoints", name))
+
+
+def adapter_path(name: str) -> Path:
+    return BUNDLED.get(name) or Path(folder_paths.get_full_path_or_raise(FOLDER, name))
+
+
+def open_adapter(name: str, base: dict) -> Adapter:
+    """The adapter, or for "none" one that adds nothing; either falls back to the base's conditions."""
+    if name == NONE:
+        return Adapter(Options(), {}, 0, base, NONE)
+    adapter = load_adapter(adapter_path(name))
+    return replace(adapter, training=base | dict(adapter.training))
+
+
+class LoadCheckpoint(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SVDVFILoadCheckpoint",
+            display_name="SVD VFI Load Checkpoint",
+            description="Loads Stable Video Diffusion and the adapter that teaches it in-betweening.",
+            inputs=[
+                io.Combo.Input(
+                    "ckpt_name",
+                    options=checkpoints(),
+                    tooltip="svd or svd_xt from models/checkpoints, or the bundled miniature.",
+                ),
+                io.Combo.Input(
+                    "adapter_name",
+                    options=adapters(),
+                    tooltip="The trained adapter (encoder and keyframe attention) from models/svd_vfi. "
+                    "With none, SVD alone holds the keyframes.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(),
+                io.ClipVision.Output(),
+                io.Vae.Output(),
+                AdapterType.Output(display_name="adapter"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, ckpt_name: str, adapter_name: str) -> io.NodeOutput:
+        path = checkpoint_path(ckpt_name)
+        metadata = check_checkpoint(path)
+        base = json.loads(metadata[CONFIG_KEY]) if CONFIG_KEY in metadata else FULL_SIZE
+        adapter = open_adapter(adapter_name, base)  # first: it is the quicker one to refuse
+        return io.NodeOutput(*load_checkpoint(path), adapter)
+
+    @classmethod
+    def fingerprint_inputs(cls, ckpt_name: str, adapter_name: str):
+        return [changed(checkpoint_path(ckpt_name))] + [
+            changed(adapter_path(name)) for name in [adapter_name] if name != NONE
+        ]
+
+
+class LoadAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SVDVFILoadAdapter",
+            display_name="SVD VFI Load Adapter",
+            description="Loads an adapter for in-betweening, for a checkpoint loaded elsewhere.",
+            inputs=[
+                io.Combo.Input(
+                    "adapter_name", options=adapters(), tooltip="A trained adapter from models/svd_vfi."
+                ),
+            ],
+            outputs=[AdapterType.Output(display_name="adapter")],
+        )
+
+    @classmethod
+    def execute(cls, adapter_name: str) -> io.NodeOutput:
+        return io.NodeOutput(open_adapter(adapter_name, FULL_SIZE))
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter_name: str):
+        return "" if adapter_name == NONE else changed(adapter_path(adapter_name))
+
+
+class ApplyAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SVDVFIApplyAdapter",
+            display_name="SVD VFI Apply Adapter",
+            description="Puts keyframe attention on a clone of the model; hands out the condition encoder.",
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="Stable Video Diffusion; LoRAs before or after this node are fine."
+                ),
+                AdapterType.Input("adapter", tooltip="From one of this pack's loaders."),
+                advanced(
+                    io.Float.Input(
+                        "attention_strength",
+                        default=1.0,
+                        min=0.0,
+                        max=10.0,
+                        step=0.01,
+                        tooltip="How strongly every frame looks at the first and last. 1 as trained, 0 off.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "start_percent",
+                        default=0.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.001,
+                        tooltip="Where in the sampling keyframe attention begins to act.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "end_percent",
+                        default=1.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.001,
+                        tooltip="Where in the sampling keyframe attention stops acting.",
+                    )
+                ),
+            ],
+            outputs=[io.Model.Output(), io.ControlNet.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, adapter: Adapter, attention_strength: float, start_percent: float, end_percent: float
+    ) -> io.NodeOutput:
+        return io.NodeOutput(*apply_adapter(model, adapter, attention_strength, start_percent, end_percent))
+
+
+def changed(path: Path) -> str:
+    """Path, size and time of change: another file under the same name is loaded anew."""
+    return f"{path}:{path.stat().st_size}:{path.stat().st_mtime_ns}" if path.is_file() else f"{path}: gone"

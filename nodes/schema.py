@@ -1,0 +1,74 @@
+"""What every schema of this pack shares: its types, its words, and two lines for older hosts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..vfi_core.adapter import Adapter
+from ..vfi_core.config import FULL_SIZE
+from ..vfi_core.sizes import working_size
+
+CATEGORY = "video/svd frame interpolation"
+WORDS = ["interpolate", "in-between", "inbetween", "tween", "keyframe", "vfi", "slow motion", "svd"]
+SIZES = ["trained size", "picture size"]
+
+AdapterType = io.Custom("SVDVFI_ADAPTER")
+KeyframesType = io.Custom("SVDVFI_KEYFRAMES")
+
+
+def schema(**keywords: Any) -> io.Schema:
+    """A schema of this pack, without the keywords an older host does not know (0.3.64: search_aliases)."""
+    keywords = {"category": CATEGORY, "search_aliases": WORDS} | keywords
+    known = {field.name for field in dataclasses.fields(io.Schema)}
+    return io.Schema(**{name: value for name, value in keywords.items() if name in known})
+
+
+def advanced(entry: io.Input) -> io.Input:
+    """The input folded away under "advanced", where the host knows that (0.3.64's constructors do not)."""
+    entry.extra_dict = {**(entry.extra_dict or {}), "advanced": True}
+    return entry
+
+
+def seed_input(tooltip: str) -> io.Input:
+    return io.Int.Input(
+        "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip
+    )
+
+
+def conditions(adapter: Adapter | None) -> dict[str, Any]:
+    """frames, fps, motion bucket ... the model was trained under: what inputs left at 0 fall back to."""
+    return dict(FULL_SIZE) | (dict(adapter.training) if adapter else {})
+
+
+def rgb(images: Tensor) -> Tensor:
+    """IMAGE [k, H, W, C] as [k, H, W, 3]: alpha is left out, grey repeated."""
+    return images.expand(*images.shape[:3], 3) if images.shape[3] == 1 else images[..., :3]
+
+
+def gather(images: Tensor, last_image: Tensor | None) -> Tensor:
+    """The keyframes [n, H, W, 3]. Raises ValueError where there are fewer than two, or of two sizes."""
+    import torch
+
+    images = rgb(images)
+    if last_image is not None:
+        last = rgb(last_image)
+        if last.shape[1:3] != images.shape[1:3]:
+            raise ValueError(
+                f"the keyframes are {images.shape[2]}x{images.shape[1]} and {last.shape[2]}x{last.shape[1]}; "
+                "give pictures of one size"
+            )
+        images = torch.cat([images, last])
+    if len(images) < 2:
+        raise ValueError("one keyframe given; connect a batch of at least two, or a last_image")
+    return images
+
+
+def model_size(images: Tensor, rule: str, training: Mapping[str, Any]) -> tuple[int, int]:
+    """(H, W) the model works at: its trained short side, or the pictures' own; multiples of 64."""
+    height, width = images.shape[1:3]
+    return working_size(height, width, tuple(training["size"]) if rule == SIZES[0] else (height, width))
