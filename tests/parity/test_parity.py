@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -18,18 +16,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.comfyui import LAYERS, comfyui, interpreter, random_adapter, toy
 from tests.svd.toys import toy_svd
-from vfi_core.adapter import PRESETS, Adapter, Options, expected_shapes, load_adapter, save_adapter
+from vfi_core.adapter import PRESETS, load_adapter, save_adapter
 from vfi_core.clipspan import ClipSpan
 from vfi_core.dialect import PREFIXES, to_single_file
 from vfi_core.edm import scalings
-from vfi_core.svd.adapted import AdapterModules, head_dim_of, load_modules, predict, shapes_of
+from vfi_core.svd.adapted import AdapterModules, load_modules, predict
 from vfi_core.svd.load import FULL_SIZE, SVD, build, save_single_file
 from vfi_core.svd.pictures import embed
 
 HOST_SIDE = Path(__file__).with_name("host_side.py")
 TOLERANCE = 2e-5  # float32 in two implementations; 2e-6 measured
-LAYERS = 2  # as SVD has: with one, a slip in counting blocks could pass
 FRAMES = 5
 LATENT = (8, 16)  # not square, so that a swapped axis shows
 ENDS = (1, 4)  # first and last known frame
@@ -44,18 +42,6 @@ JOB = {
     "adapters": {"paper": False, "fast": True},  # name -> whether `hinted` switches rows off
     "hinted": [0.0, 1.0],
 }
-LORA = (
-    "conv_in",
-    "time_embedding.linear_1",
-    "down_blocks.0.attentions.1.temporal_transformer_blocks.0.attn1.to_k",
-    "mid_block.resnets.1.temporal_res_block.conv2",
-)
-
-
-def comfyui() -> Path | None:
-    """A ComfyUI checkout: COMFYUI_PATH, else ~/comfy/ComfyUI."""
-    path = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
-    return path if (path / "comfy" / "model_base.py").is_file() else None
 
 
 COMFYUI = comfyui()
@@ -63,16 +49,6 @@ pytestmark = [
     pytest.mark.comfyui,
     pytest.mark.skipif(COMFYUI is None, reason="no ComfyUI: set COMFYUI_PATH to a checkout"),
 ]
-
-
-def interpreter(comfy: Path) -> str:
-    """The host's own: COMFYUI_PYTHON, its virtual environment's, else this one."""
-    own = comfy / ".venv" / "bin" / "python"
-    return os.environ.get("COMFYUI_PYTHON") or (str(own) if own.is_file() else sys.executable)
-
-
-def toy() -> SVD:
-    return toy_svd(layers=LAYERS)
 
 
 @cache
@@ -83,24 +59,6 @@ def quiet_svd() -> SVD:
         if any(part in name for part in ("conv_in.", ".conv2.", ".proj_out.", ".conv_shortcut.")):
             weight.mul_(0.05)
     return svd
-
-
-def random_adapter(options: Options) -> Adapter:
-    """An adapter whose every tensor is alive; a full trunk is the base's, moved a little."""
-    g = torch.Generator().manual_seed(11)
-    base, shapes = toy().unet.state_dict(), shapes_of(toy().unet)
-    low_rank = LORA if options.encoder_weights == "lora" else ()
-    lora = {f"encoder.lora.{path}.lora_A.weight": None for path in low_rank}
-    tensors = {}
-    for key, shape in expected_shapes(options, shapes, lora).items():
-        noise = torch.randn(shape, generator=g)
-        if len(shape) > 1:
-            noise = noise / noise[0].numel() ** 0.5
-        else:
-            noise = (1 if key.endswith("norm.weight") else 0) + 0.1 * noise
-        trunk = base.get(key.removeprefix("encoder.trunk."))
-        tensors[key] = noise if trunk is None else trunk + 0.1 * noise
-    return Adapter(options, tensors, head_dim_of(toy().unet))
 
 
 def full_size_shapes() -> dict[str, list[int]]:

@@ -1,0 +1,655 @@
+"""Laws of the nodes inside ComfyUI; run by the host's own interpreter, never by pytest.
+
+    python inside.py <ComfyUI> <folder>
+
+The folder is furnished by test_nodes.py: a random miniature and another, adapters, keyframes, and the
+headless host's films. Every function called ``check_*`` is one law; ``inside.json`` gets the traceback of
+each that does not hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import sys
+import traceback
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+ROOT = Path(__file__).parents[2]
+PACK = "custom_nodes.svd-vfi-under-test"
+FOLDER = Path()
+STEPS, SEED = 3, 5
+
+
+def load_pack() -> ModuleType:
+    """The pack as the host loads it: by its place, under a name that is no identifier."""
+    spec = importlib.util.spec_from_file_location(
+        PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[PACK] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def classes() -> dict[str, Any]:
+    extension = asyncio.run(sys.modules[PACK].comfy_entrypoint())
+    return {c.define_schema().node_id: c for c in asyncio.run(extension.get_node_list())}
+
+
+def node(name: str, **inputs: Any) -> tuple:
+    """A node of ours executed with its defaults where an input is not given."""
+    cls = classes()[f"SVDVFI{name}"]
+    given = {i.id: i.default for i in cls.define_schema().inputs if getattr(i, "default", None) is not None}
+    for i in cls.define_schema().inputs:
+        if i.id not in given and not i.optional and getattr(i, "options", None):
+            given[i.id] = i.options[0]
+    return cls.execute(**(given | inputs)).result
+
+
+def host(name: str) -> ModuleType:
+    return sys.modules[f"{PACK}.nodes.host.{name}"]
+
+
+@cache
+def loaded(checkpoint: str = "toy") -> tuple[Any, Any, Any]:
+    return host("checkpoint").load_checkpoint(FOLDER / f"{checkpoint}.safetensors")
+
+
+@cache
+def adapter(name: str) -> Any:
+    loaders = sys.modules[f"{PACK}.nodes.loaders"]
+    config = json.loads((FOLDER / "config.json").read_text())
+    if name == "none":
+        return loaders.open_adapter("none", config)
+    loaders.BUNDLED[name] = FOLDER / f"{name}.safetensors"
+    return loaders.open_adapter(name, config)
+
+
+@cache
+def pictures() -> Tensor:
+    return load_file(FOLDER / "keyframes.safetensors")["keyframes"]
+
+
+@cache
+def segment() -> tuple[Any, dict]:
+    keyframes, latents, _ = node(
+        "Keyframes", vae=loaded()[2], images=pictures()[:2], adapter=adapter("none"), seed=SEED
+    )
+    return keyframes[0], latents[0]
+
+
+def conditioned(control: Any, **inputs: Any) -> tuple[Any, Any]:
+    _, clip_vision, vae = loaded()
+    return node(
+        "Conditioning",
+        clip_vision=clip_vision,
+        vae=vae,
+        keyframes=segment()[0],
+        control_net=control,
+        seed=SEED,
+        **inputs,
+    )
+
+
+def sampled(model: Any, conds: tuple[Any, Any], **inputs: Any) -> Tensor:
+    inputs = {"steps": STEPS, "cfg_ends": 1.0, "cfg_middle": 2.0} | inputs
+    positive, negative = conds
+    (latent,) = node(
+        "Sampler", model=model, positive=positive, negative=negative, latent=segment()[1], seed=SEED, **inputs
+    )
+    return latent["samples"]
+
+
+def adapted(name: str, model: Any = None, **inputs: Any) -> Tensor:
+    """The filled latent of an adapter on the toy."""
+    patched, control = node("ApplyAdapter", model=model or loaded()[0], adapter=adapter(name), **inputs)
+    return sampled(patched, conditioned(control))
+
+
+def stock(model: Any, conds: tuple[Any, Any], latent: dict, name: str = "euler", **inputs: Any) -> Tensor:
+    """The host's own sampling: KSampler, or KSamplerAdvanced with these inputs."""
+    import nodes as host_nodes
+
+    positive, negative = conds
+    if not inputs:
+        return host_nodes.common_ksampler(
+            model, SEED, STEPS, 2.0, name, "karras", positive, negative, latent
+        )[0]["samples"]
+    (out,) = host_nodes.KSamplerAdvanced().sample(
+        model,
+        noise_seed=SEED,
+        steps=4,
+        cfg=2.0,
+        sampler_name=name,
+        scheduler="karras",
+        positive=positive,
+        negative=negative,
+        latent_image=latent,
+        **inputs,
+    )
+    return out["samples"]
+
+
+def hooks_on(module: torch.nn.Module) -> int:
+    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in module.modules())
+
+
+def close(a: Tensor, b: Tensor, most: float = 1e-4) -> None:
+    distance = (a.float() - b.float()).abs().max().item()
+    assert distance <= most, f"{distance} apart, {most} allowed"
+
+
+def differ(a: Tensor, b: Tensor, least: float = 1e-3) -> None:
+    distance = (a.float() - b.float()).abs().max().item()
+    assert distance >= least, f"only {distance} apart"
+
+
+def refused(words: str, action: Any, *args: Any, **kwargs: Any) -> None:
+    try:
+        action(*args, **kwargs)
+    except ValueError as error:
+        assert words in str(error), f"'{error}' does not say '{words}'"
+        assert "\n" not in str(error)
+        return
+    raise AssertionError(f"nothing was refused; '{words}' was expected")
+
+
+def check_the_pack_lives_on_the_host_s_own_packages():
+    assert not {"diffusers", "peft", f"{PACK}.vfi_core.svd"} & set(sys.modules)
+
+
+# The film of the headless host
+
+
+def film(name: str, images: Tensor) -> Tensor:
+    model, clip_vision, vae = loaded()
+    return node(
+        "Interpolate",
+        model=model,
+        clip_vision=clip_vision,
+        vae=vae,
+        images=images,
+        adapter=adapter(name),
+        seed=SEED,
+        steps=STEPS,
+        cfg_ends=1.0,
+        cfg_middle=2.0,
+    )[0]
+
+
+def check_films_are_the_headless_host_s():
+    for path in sorted(FOLDER.glob("film_*.safetensors")):
+        name = path.stem.removeprefix("film_")
+        mine, theirs = film(name, pictures()), load_file(path)["film"]
+        assert mine.shape == theirs.shape and mine.dtype == torch.float32
+        distance = (mine - theirs).abs()
+        assert distance.max() <= 1 / 255 and distance.mean() <= 1e-3, (name, distance.max(), distance.mean())
+
+
+def check_separate_nodes_make_the_all_in_one_s_film():
+    _, clip_vision, vae = loaded()
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    keyframes, latents, seeds = node(
+        "Keyframes", vae=vae, images=pictures(), adapter=adapter("fast"), seed=SEED
+    )
+    parts = []
+    for k, latent, seed in zip(keyframes, latents, seeds, strict=True):
+        positive, negative = node(
+            "Conditioning", clip_vision=clip_vision, vae=vae, keyframes=k, control_net=control, seed=seed
+        )
+        (filled,) = node(
+            "Sampler", model=patched, positive=positive, negative=negative, latent=latent, seed=seed,
+            steps=STEPS, cfg_ends=1.0, cfg_middle=2.0,
+        )  # fmt: skip
+        parts += node("Decode", vae=vae, latent=filled, keyframes=k)
+    whole, fps, indices = node("Assemble", images=parts, keyframes=keyframes)
+    assert torch.equal(whole, film("fast", pictures()))
+    assert torch.equal(whole[indices], pictures()) and fps == 7
+
+
+def check_inputs_are_never_written_to():
+    before, samples = pictures().clone(), segment()[1]["samples"].clone()
+    adapted("fast")
+    film("none", pictures())
+    assert torch.equal(before, pictures()) and torch.equal(samples, segment()[1]["samples"])
+
+
+# Clones
+
+
+def check_differently_patched_clones_do_not_touch_each_other():
+    base = adapted("none")
+    fast, paper = adapted("fast"), adapted("paper")
+    differ(fast, base)
+    differ(fast, paper)
+    assert torch.equal(adapted("fast"), fast) and torch.equal(adapted("paper"), paper)
+    assert torch.equal(adapted("none"), base)
+    assert hooks_on(loaded()[0].model) == 0
+
+
+def check_a_second_application_replaces_the_first():
+    once, _ = node("ApplyAdapter", model=loaded()[0], adapter=adapter("paper"))
+    assert torch.equal(adapted("fast", once), adapted("fast"))
+
+
+def check_a_deep_copied_clone_computes_the_same():
+    import inspect
+
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    if "force_deepcopy" not in inspect.signature(patched.clone).parameters:
+        return
+    copied = patched.clone(force_deepcopy=True)
+    assert copied.model is not patched.model
+    conds = conditioned(control)
+    assert torch.equal(sampled(copied, conds), sampled(patched, conds))
+
+
+def check_a_compiled_model_computes_the_same():
+    try:
+        from comfy_api.torch_helpers import set_torch_compile_wrapper
+    except ImportError:
+        return
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    conds = conditioned(control)
+    compiled = patched.clone()
+    set_torch_compile_wrapper(model=compiled, backend="eager")
+    close(sampled(compiled, conds), sampled(patched, conds))
+    assert hooks_on(patched.model) == 0
+
+
+# LoRAs and ControlNets beside
+
+
+def with_lora(model: Any) -> Any:
+    patched = model.clone()
+    key = next(k for k in model.model.state_dict() if k.endswith("input_blocks.1.1.proj_in.weight"))
+    change = torch.randn(model.model.state_dict()[key].shape, generator=torch.Generator().manual_seed(1))
+    assert patched.add_patches({key: ("diff", (0.2 * change,))}, 1.0)
+    return patched
+
+
+def check_a_lora_on_the_base_stays_out_of_the_encoder():
+    import comfy.model_management
+
+    lora = with_lora(loaded()[0])
+    plain = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))[1].patcher.model.state_dict()
+    comfy.model_management.load_models_gpu([lora])  # now it is patched in place
+    patched, control = node("ApplyAdapter", model=lora, adapter=adapter("fast"))
+    mine = control.patcher.model.state_dict()
+    assert all(torch.equal(plain[key], mine[key]) for key in plain)
+    film_of_lora = sampled(patched, conditioned(control))
+    differ(film_of_lora, adapted("fast"))
+    behind, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    close(sampled(with_lora(behind), conditioned(control)), film_of_lora)  # before or after, it is the same
+
+
+def beside(value: float) -> Any:
+    """A ControlNet of somebody else's: adds a constant to the middle block."""
+    from comfy.controlnet import ControlBase
+
+    class Constant(ControlBase):
+        def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
+            previous = None
+            if self.previous_controlnet is not None:
+                previous = self.previous_controlnet.get_control(
+                    x_noisy, t, cond, batched_number, transformer_options
+                )
+            return self.control_merge(
+                {"middle": [torch.full([1, 1, 1, 1], value)], "output": []}, previous, None
+            )
+
+        def copy(self):
+            c = Constant()
+            self.copy_to(c)
+            return c
+
+    return Constant()
+
+
+def check_other_controlnets_chain_before_and_behind():
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    alone = conditioned(control)
+
+    def chained(order: str) -> tuple:
+        branches = []
+        for branch in alone:
+            (embedding, options), *_ = branch
+            mine, other = options["control"].copy(), beside(0.5)
+            first, last = (other, mine) if order == "behind" else (mine, other)
+            last.set_previous_controlnet(first)
+            branches.append([[embedding, options | {"control": last}]])
+        shared = branches[0][0][1]["control"]  # as the host's node does: one object for both
+        branches[1][0][1]["control"] = shared
+        return tuple(branches)
+
+    before, behind = sampled(patched, chained("before")), sampled(patched, chained("behind"))
+    close(before, behind)
+    differ(before, sampled(patched, alone))
+
+
+# Strengths and percents
+
+
+def check_strength_0_is_absence():
+    base = adapted("none")
+    patched, control = node(
+        "ApplyAdapter", model=loaded()[0], adapter=adapter("plain"), attention_strength=0.0
+    )
+    close(sampled(patched, conditioned(control, strength=0.0)), base)
+    differ(sampled(patched, conditioned(control)), base)
+    attending, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("plain"))
+    differ(sampled(attending, conditioned(control, strength=0.0)), base)
+
+
+def check_percents_open_and_close_the_adapter():
+    patched, control = node(
+        "ApplyAdapter", model=loaded()[0], adapter=adapter("plain"), start_percent=0.0, end_percent=0.0
+    )
+    never = sampled(patched, conditioned(control, start_percent=1.0, end_percent=1.0))
+    differ(never, adapted("plain"))
+    half = sampled(patched, conditioned(control, start_percent=0.0, end_percent=0.5))
+    differ(half, never)
+    differ(half, sampled(patched, conditioned(control)))
+
+
+# The encoder's economy
+
+
+def counted(control: Any) -> list[int]:
+    """Rows of every pass of the encoder, in a list that grows."""
+    rows: list[int] = []
+    control.patcher.model.encoder.register_forward_pre_hook(lambda _m, args: rows.append(len(args[1])))
+    return rows
+
+
+def check_one_pass_serves_both_branches_and_every_kth_step():
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    rows = counted(control)
+    for refresh, passes in ((1, 6), (2, 3), (4, 2)):
+        rows.clear()
+        sampled(patched, conditioned(control, encoder_refresh=refresh), steps=6)
+        assert rows == [7] * passes, (refresh, rows)
+    rows.clear()
+    sampled(patched, conditioned(control, encoder_refresh=2), steps=4, sampler_name="heun")
+    assert rows == [7] * 2, rows
+    noisy, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("paper"))
+    rows = counted(control)
+    sampled(noisy, conditioned(control))
+    assert rows == [14] * STEPS, rows
+
+
+# Stock samplers
+
+
+def known_exact(samples: Tensor) -> None:
+    latent = segment()[1]
+    for i in (0, -1):
+        assert torch.equal(samples[i], latent["samples"][i]), (samples[i] - latent["samples"][i]).abs().max()
+
+
+def check_stock_samplers_fill_and_keep_the_known_frames():
+    import comfy.samplers
+
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    conds = conditioned(control)
+    before = segment()[1]["samples"].clone()
+    for name in comfy.samplers.SAMPLER_NAMES:
+        known_exact(stock(patched, conds, segment()[1], name))
+    assert torch.equal(before, segment()[1]["samples"])
+
+
+def check_two_stages_are_one():
+    for name in ("fast", "none"):
+        patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter(name))
+        conds, latent = conditioned(control), segment()[1]
+        whole = {
+            "start_at_step": 0,
+            "end_at_step": 4,
+            "add_noise": "enable",
+            "return_with_leftover_noise": "disable",
+        }
+        once = stock(patched, conds, latent, **whole)
+        first = stock(
+            patched, conds, latent, **(whole | {"end_at_step": 2, "return_with_leftover_noise": "enable"})
+        )
+        second = whole | {"start_at_step": 2, "add_noise": "disable"}
+        twice = stock(patched, conds, latent | {"samples": first}, **second)
+        known_exact(once)
+        known_exact(twice)
+        close(once, twice, 1e-3)
+
+
+def check_split_sigmas_are_one():
+    import comfy.samplers
+    from comfy_extras import nodes_custom_sampler as custom
+
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    positive, negative = conditioned(control)
+    guider = comfy.samplers.CFGGuider(patched)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(2.0)
+    sampler = comfy.samplers.sampler_object("euler")
+    sigmas = comfy.samplers.calculate_sigmas(patched.get_model_object("model_sampling"), "karras", 4)
+
+    def run(noise: Any, sigmas: Tensor, latent: dict) -> dict:
+        execute = (
+            getattr(custom.SamplerCustomAdvanced, "execute", None) or custom.SamplerCustomAdvanced().sample
+        )
+        out = execute(noise, guider, sampler, sigmas, latent)
+        return out.result[0] if hasattr(out, "result") else out[0]
+
+    noise = custom.Noise_RandomNoise(SEED)
+    once = run(noise, sigmas, segment()[1])
+    first = run(noise, sigmas[:3], segment()[1])
+    twice = run(custom.Noise_EmptyNoise(), sigmas[2:], first)
+    known_exact(once["samples"])
+    known_exact(twice["samples"])
+    close(once["samples"], twice["samples"], 1e-3)
+
+
+# Faults leave nothing behind
+
+
+def check_after_a_fault_everything_is_as_before():
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    conds, base = conditioned(control), adapted("none")
+    undisturbed = sampled(patched, conds)
+    site = next(m for _, m in patched.get_additional_models_with_key("svd_vfi")[0].model.items())
+    handle = site.register_forward_pre_hook(fail)
+    try:
+        sampled(patched, conds)
+        raise AssertionError("the fault was swallowed")
+    except RuntimeError as error:
+        assert "injected" in str(error)
+    finally:
+        handle.remove()
+    assert hooks_on(patched.model) == 0
+    assert torch.equal(sampled(patched, conds), undisturbed) and torch.equal(adapted("none"), base)
+
+
+def fail(*_: Any) -> None:
+    raise RuntimeError("injected")
+
+
+def check_a_cancel_takes_effect_at_any_step_and_leaves_nothing():
+    import comfy.model_management as mm
+
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    conds = conditioned(control)
+    undisturbed = sampled(patched, conds)
+    for when in range(1, STEPS + 1):
+        seen = []
+
+        def progress(step: int, _preview: Any, when=when, seen=seen) -> None:
+            seen.append(step)
+            if step == when:
+                mm.interrupt_current_processing(True)
+
+        cancelled = False
+        try:
+            host("sample").fill(
+                patched, *conds, segment()[1], SEED, STEPS, (1.0, 2.0), "euler", "karras", progress
+            )
+        except mm.InterruptProcessingException:
+            cancelled = True
+        assert cancelled and seen == list(range(1, when + 1)), seen
+        assert hooks_on(patched.model) == 0
+        assert torch.equal(sampled(patched, conds), undisturbed)
+    mm.interrupt_current_processing(True)
+    try:
+        node("Decode", vae=loaded()[2], latent=segment()[1], keyframes=segment()[0])
+        raise AssertionError("decoding did not stop")
+    except mm.InterruptProcessingException:
+        pass
+
+
+def check_lack_of_memory_in_decoding_is_tried_again():
+    pictures_of = host("pictures").decode
+    model, latent = loaded()[2].first_stage_model, segment()[1]["samples"]
+    whole = pictures_of(loaded()[2], latent)
+    for failures, exact in ((1, True), (2, False)):
+        left = [failures]
+        original = model.decode
+
+        def decode(z: Tensor, left=left, original=original, **kwargs: Any) -> Tensor:
+            if left[0]:
+                left[0] -= 1
+                raise torch.OutOfMemoryError("injected")
+            return original(z, **kwargs)
+
+        model.decode = decode
+        try:
+            again = pictures_of(loaded()[2], latent)
+        finally:
+            del model.decode
+        assert again.shape == whole.shape
+        assert torch.equal(again, whole) == exact
+
+
+def check_decoding_does_not_hang_on_free_memory():
+    vae = loaded()[2]
+    whole = host("pictures").decode(vae, segment()[1]["samples"])
+    vae.patcher.get_free_memory = lambda device: 0
+    try:
+        assert torch.equal(host("pictures").decode(vae, segment()[1]["samples"]), whole)
+    finally:
+        del vae.patcher.get_free_memory
+
+
+# Refusals, one sentence each
+
+
+def check_wrong_models_and_files_are_refused():
+    apply = host("apply").apply_adapter
+    model, clip_vision, vae = loaded()
+    refused("made for another base", apply, loaded("other")[0], adapter("fast"))
+
+    class Flux:
+        model = torch.nn.Linear(1, 1)
+
+    refused("not Stable Video Diffusion", apply, Flux(), adapter("fast"))
+    load = host("checkpoint").load_checkpoint
+    refused("an adapter for in-betweening", load, FOLDER / "fast.safetensors")
+    refused("gone", load, FOLDER / "nowhere.safetensors")
+    loaders = sys.modules[f"{PACK}.nodes.loaders"]
+    loaders.BUNDLED["a checkpoint"] = FOLDER / "toy.safetensors"
+    refused("a Stable Video Diffusion checkpoint", loaders.open_adapter, "a checkpoint", {})
+
+    class ImageVAE:
+        first_stage_model = torch.nn.Linear(1, 1)
+
+    refused("without a temporal decoder", node, "Keyframes", vae=ImageVAE(), images=pictures())
+    refused("not the condition encoder", conditioned, beside(1.0))
+
+
+def check_wrong_keyframes_are_refused():
+    vae = loaded()[2]
+    refused("at least two", node, "Keyframes", vae=vae, images=pictures()[:1])
+    refused(
+        "of one size", node, "Keyframes", vae=vae, images=pictures(), last_image=torch.zeros(1, 32, 64, 3)
+    )
+    refused("must increase", node, "Keyframes", vae=vae, images=pictures()[:2], positions="0 0")
+    refused("starts with it at 0", node, "Keyframes", vae=vae, images=pictures()[:2], positions="2, 9")
+    refused("one for each", node, "Keyframes", vae=vae, images=pictures()[:2], positions="0, 4, 9")
+    refused("no frame between", node, "Keyframes", vae=vae, images=pictures()[:2], positions="0, 1")
+    refused("no frame numbers", node, "Keyframes", vae=vae, images=pictures()[:2], positions="0, x")
+
+
+def check_what_does_not_belong_together_is_refused():
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    conds = conditioned(control)
+    bare = tuple(
+        [[embedding, {k: v for k, v in options.items() if k != "svd_vfi"}]]
+        for ((embedding, options),) in conds
+    )
+    refused("has no keyframes", sampled, patched, bare)
+    latent = segment()[1]
+    longer = {"samples": torch.zeros(9, *latent["samples"].shape[1:])}
+    refused("take both from the same", stock, patched, conds, longer)
+    elsewhere = latent | {"noise_mask": latent["noise_mask"].roll(1, 0)}
+    refused("take both from the same", stock, patched, conds, elsewhere)
+    refused("connect its CONTROL_NET", control.pre_run, loaded()[0].model, lambda p: p)
+    keyframes = segment()[0]
+    refused("the same keyframes", node, "Decode", vae=loaded()[2], latent=longer, keyframes=keyframes)
+    refused("segments", node, "Assemble", images=[], keyframes=[keyframes])
+
+
+def check_context_windows_are_refused():
+    try:
+        import comfy.context_windows as windows
+    except ImportError:
+        return
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    positive, negative = conditioned(control)
+    windowed = patched.clone()
+    windowed.model_options["context_handler"] = windows.IndexListContextHandler(
+        context_schedule=windows.get_matching_context_schedule("standard_static"),
+        fuse_method=windows.get_matching_fuse_method("pyramid"),
+        context_length=5,
+        context_overlap=2,
+        dim=0,
+    )
+    try:
+        refused("context windows", sampled, windowed, (positive, negative))
+    except RuntimeError as error:  # 0.3.64's windows cannot take a clip in the batch at all
+        assert "must match the size" in str(error)
+
+
+def check_a_stock_sampler_s_graph_without_an_adapter_holds_both_frames():
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("none"))
+    assert control is None
+    known_exact(stock(patched, conditioned(None), segment()[1]))
+
+
+def main(comfy: str, folder: str) -> None:
+    global FOLDER
+    FOLDER = Path(folder)
+    sys.path.insert(0, comfy)
+    from comfy.cli_args import args
+
+    args.cpu = True
+    import nodes  # noqa: F401 the host's, as ComfyUI starts: comfy_extras look for it
+
+    load_pack()
+    errors, checks = {}, {n: f for n, f in globals().items() if n.startswith("check_")}
+    with torch.inference_mode():
+        for name, check in checks.items():
+            try:
+                check()
+            except Exception:
+                errors[name] = traceback.format_exc()
+    (FOLDER / "inside.json").write_text(json.dumps({name: errors.get(name) for name in checks}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

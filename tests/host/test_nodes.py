@@ -1,0 +1,117 @@
+"""Contract: inside ComfyUI the nodes obey their laws and fill the frames that the headless host fills.
+
+The laws themselves are in inside.py and run in the host's own interpreter, on a random toy in float32.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.comfyui import comfyui, interpreter, random_adapter, toy
+from tests.svd.toys import toy_svd
+from vfi_core.adapter import PRESETS, Options, load_adapter, save_adapter
+from vfi_core.svd.interpolate import Settings, interpolate
+from vfi_core.svd.load import load_svd, save_single_file
+
+INSIDE = Path(__file__).with_name("inside.py")
+SERVED = Path(__file__).with_name("served.py")
+
+
+def laws(script: Path) -> list[str]:
+    """Names of a script's laws, read without running it: it imports the host."""
+    body = ast.parse(script.read_text(encoding="utf-8")).body
+    functions = [s.name for s in body if isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return [name for name in functions if name.startswith("check_")]
+
+
+ADAPTERS = {
+    "paper": PRESETS["paper"],
+    "fast": PRESETS["fast"],
+    # the same conditioning as a base without adapter
+    "plain": Options(encoder_input="keyframes", encoder_weights="lora", kf_join="token"),
+    # what no preset chooses
+    "odd": Options(
+        encoder_weights="lora",
+        kf_pool=2,
+        kf_where="encoder",
+        clip_tokens="mean",
+        uncond_hint="dropped",
+        known_frames="clean",
+    ),
+}
+
+COMFYUI = comfyui()
+pytestmark = [
+    pytest.mark.comfyui,
+    pytest.mark.skipif(
+        COMFYUI is None and not os.environ.get("CI"), reason="no ComfyUI: set COMFYUI_PATH to a checkout"
+    ),
+]
+
+
+def furnish(folder: Path) -> None:
+    """The files inside.py works with, and the headless host's films."""
+    save_single_file(toy(), folder / "toy.safetensors", torch.float32)
+    save_single_file(toy_svd(layers=1), folder / "other.safetensors", torch.float32)
+    (folder / "config.json").write_text(json.dumps(toy().config))
+    for name, options in ADAPTERS.items():
+        save_adapter(random_adapter(options), folder / f"{name}.safetensors", torch.float32)
+    coarse = torch.rand(3, 3, 6, 9, generator=torch.Generator().manual_seed(3))
+    # not square, and no multiple of 64: the model works at 64x128
+    keyframes = torch.nn.functional.interpolate(coarse, (64, 96), mode="bicubic").clamp(0, 1)
+    keyframes = (keyframes.permute(0, 2, 3, 1) * 255).round().contiguous() / 255  # as a picture file has them
+    save_file({"keyframes": keyframes}, folder / "keyframes.safetensors")
+    settings = Settings(steps=3, seed=5, guidance=(1.0, 2.0))
+    svd = load_svd(folder / "toy.safetensors")
+    for name in ("paper", "fast", "odd", "none"):
+        adapter = None if name == "none" else load_adapter(folder / f"{name}.safetensors")
+        film = interpolate(svd, list(keyframes), settings, adapter)
+        save_file({"film": film}, folder / f"film_{name}.safetensors")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if COMFYUI is None:
+        pytest.fail("CI is set and there is no ComfyUI; set COMFYUI_PATH to a checkout", pytrace=False)
+    folder = tmp_path_factory.mktemp("host")
+    furnish(folder)
+    return folder
+
+
+def verdicts(script: Path, folder: Path) -> dict[str, str | None]:
+    """What went wrong in each law of a script, or None."""
+    command = [interpreter(COMFYUI), str(script), str(COMFYUI), str(folder)]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return json.loads((folder / f"{script.stem}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def inside(folder: Path) -> dict[str, str | None]:
+    return verdicts(INSIDE, folder)
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> dict[str, str | None]:
+    return verdicts(SERVED, folder)
+
+
+@pytest.mark.parametrize("law", laws(INSIDE))
+def test_inside_the_host(inside: dict[str, str | None], law: str):
+    if inside[law]:
+        pytest.fail(inside[law], pytrace=False)
+
+
+@pytest.mark.parametrize("law", laws(SERVED))
+def test_on_a_server(served: dict[str, str | None], law: str):
+    if served[law]:
+        pytest.fail(served[law], pytrace=False)
