@@ -46,7 +46,8 @@ def conditions(adapter: Adapter | None) -> dict[str, Any]:
 
 
 def rgb(images: Tensor) -> Tensor:
-    """IMAGE [k, H, W, C] as [k, H, W, 3]: alpha is left out, grey repeated."""
+    """IMAGE [k, H, W, C] as [k, H, W, 3] float32 on the CPU: alpha is left out, grey repeated."""
+    images = images.float().cpu()  # --fp16-intermediates, --gpu-only
     return images.expand(*images.shape[:3], 3) if images.shape[3] == 1 else images[..., :3]
 
 

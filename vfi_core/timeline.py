@@ -38,7 +38,7 @@ class Timeline:
     positions  n frame indices, the first 0, strictly increasing
     closing    frames from the last keyframe to the first one again, in a loop; None for a film that ends
     fps        frames a second of the film
-    Raises ValueError for fewer than two keyframes (one in a loop), or positions out of order.
+    Raises ValueError for fewer than two keyframes, or positions out of order.
     """
 
     positions: tuple[int, ...]

@@ -12,15 +12,13 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...vfi_core.adapter import Adapter, Options
+from ...vfi_core.adapter import Adapter
 from ...vfi_core.attention import Sites, attending
 from ...vfi_core.clipspan import ClipSpan
 from ...vfi_core.keyframes import Keyframes, blend_known
 from ...vfi_core.samplers import clip_noise
-from .control import SCALE, ConditionEncoderControl
+from .control import KEY, SCALE, ConditionEncoderControl
 from .encoder import blocks_of, build_attention, build_encoder, check_model, head_dim
-
-KEY = "svd_vfi"  # of our wrappers, our additional model, our entry in the conditioning
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Run:
     """
 
     guider: Any
-    options: Options
+    adapter: Adapter
     keyframes: Keyframes
     strength: float
     sigmas: tuple[float, float]
@@ -69,25 +67,39 @@ def apply_adapter(
         if (attention := build_attention(model, adapter)) is not None:
             patched.set_additional_models(KEY, [attention])
         patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, attend)
-    options = adapter.options
-
-    adapted = bool(adapter.tensors)
 
     def hold(executor, *args, **kwargs):
-        if adapted and keyframes_of(executor.class_obj.conds) is None:
-            raise ValueError(
-                "this MODEL carries an adapter for in-betweening, but the conditioning has no keyframes; "
-                "connect 'SVD VFI Conditioning' to the sampler"
-            )
-        return hold_known_frames(executor, options, strength, (start, end), *args, **kwargs)
+        if adapter.tensors:
+            check_conditioning(executor.class_obj.conds, adapter)
+        return hold_known_frames(executor, adapter, strength, (start, end), *args, **kwargs)
 
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, hold)
     return patched, control
 
 
+def check_conditioning(conds: dict[str, list[dict[str, Any]]], adapter: Adapter) -> None:
+    """Refuse what would leave out half of an adapter, or show it what it was not trained for."""
+    if keyframes_of(conds) is None:
+        raise ValueError(
+            "this MODEL carries an adapter for in-betweening, but the conditioning has no keyframes; "
+            "connect 'SVD VFI Conditioning' to the sampler"
+        )
+    if not any(control.adapter is adapter for control in controls_of(conds)):
+        raise ValueError(
+            f"this MODEL carries the adapter {adapter.name}, but the conditioning was made without its "
+            "condition encoder; connect the CONTROL_NET of the same 'SVD VFI Apply Adapter' to 'SVD VFI "
+            "Conditioning'"
+        )
+    if adapter.options.uncond_hint == "dropped" and "middle" in conds:
+        raise ValueError(
+            f"the adapter {adapter.name} tells two branches of guidance apart, and this guider has three; "
+            "use CFGGuider"
+        )
+
+
 def hold_known_frames(
     executor,
-    options: Options,
+    adapter: Adapter,
     strength: float,
     percents: tuple[float, float],
     noise: Tensor,
@@ -125,13 +137,15 @@ def hold_known_frames(
     sampling = guider.model_patcher.get_model_object("model_sampling")
     span = tuple(float(sampling.percent_to_sigma(percent)) for percent in percents)
     shared = guider.model_options.setdefault("transformer_options", {})
-    shared[KEY] = Run(guider, options, keyframes, strength, span)
+    shared[KEY] = Run(guider, adapter, keyframes, strength, span)
     try:
         out = executor(
             noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs
         )
     finally:
         shared.pop(KEY, None)
+        for control in controls_of(guider.conds):  # the host forgets it after an error
+            control.cleanup()
     if held and finishes:
         out = blend_known(out, known.to(out), mask.to(out))
     return out
@@ -145,6 +159,7 @@ def noise_of(latent: Tensor, known: Tensor, sigma: float, held: list[int], seed:
     return clip_noise(*(latent.shape[i] for i in (0, 2, 3)), seed or 0)
 
 
+@torch.compiler.disable  # a compiled U-Net would run with the hooks, or without them, that it was traced with
 def attend(
     executor,
     x: Tensor,
@@ -164,7 +179,8 @@ def attend(
         raise ValueError(
             f"keyframe attention needs all {frames} frames of the clip at once; take away the context windows"
         )
-    if run.options.known_frames == "clean":
+    options = run.adapter.options
+    if options.known_frames == "clean":
         mask = run.keyframes.mask.to(x.device).bool().repeat(b, 1, 1, 1)
         known = (run.keyframes.known.to(x) * SCALE).repeat(b, 1, 1, 1)
         x = torch.cat([torch.where(mask, known, x[:, :4]), x[:, 4:]], dim=1)
@@ -172,7 +188,7 @@ def attend(
     sigma = float(transformer_options["sigmas"].max())
     if sites is None or run.strength == 0 or not run.sigmas[1] <= sigma <= run.sigmas[0]:
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-    dropped = run.options.uncond_hint == "dropped"
+    dropped = options.uncond_hint == "dropped"
     shares = [run.strength * (not dropped or branch == 0) for branch in transformer_options["cond_or_uncond"]]
     plain = all(share == 1 for share in shares)
     keyframes = run.keyframes
@@ -193,6 +209,18 @@ def keyframes_of(conds: dict[str, list[dict[str, Any]]]) -> Keyframes | None:
     """The keyframes that our conditioning node put beside the positive conditioning."""
     found = [cond[KEY] for branch in conds.values() for cond in branch if KEY in cond]
     return found[0] if found else None
+
+
+def controls_of(conds: dict[str, list[dict[str, Any]]]) -> list[ConditionEncoderControl]:
+    """The condition encoders in the conditioning, wherever in its chains of ControlNets."""
+    found = []
+    for cond in (cond for branch in conds.values() for cond in branch):
+        control = cond.get("control")
+        while control is not None:
+            if isinstance(control, ConditionEncoderControl) and control not in found:
+                found.append(control)
+            control = control.previous_controlnet
+    return found
 
 
 def known_rows(denoise_mask: Tensor | None, frames: int) -> list[int]:

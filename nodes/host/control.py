@@ -22,6 +22,9 @@ from ...vfi_core.clipspan import ClipSpan
 from ...vfi_core.keyframes import Keyframes
 from .encoder import EncoderModules, blocks_of
 
+KEY = "svd_vfi"  # of our wrappers, additional model, entries in the conditioning and transformer_options
+SCALE = 0.18215
+
 
 class ConditionEncoderControl(ControlBase):
     """CONTROL_NET of an adapter. `bound` gives it the keyframes it reads; without them it refuses to run.
@@ -113,6 +116,12 @@ class ConditionEncoderControl(ControlBase):
         high, low = self.timestep_range
         if t[0] > high or t[0] < low or self.strength == 0:
             return previous
+        run = transformer_options.get(KEY)
+        if run is None or run.adapter is not self.adapter:
+            raise ValueError(
+                f"the conditioning carries the condition encoder of {self.adapter.name}, but this MODEL not "
+                "its keyframe attention; connect the MODEL of the same 'SVD VFI Apply Adapter' to the sampler"
+            )
         hint = self.keyframes.hint
         if x_noisy.shape[0] != batched_number * len(hint):
             raise ValueError(
@@ -150,8 +159,12 @@ class ConditionEncoderControl(ControlBase):
         if self.refresh == 1:
             return False
         schedule = transformer_options["sample_sigmas"].tolist()
-        # Samplers of second order also ask between two steps: those reuse the last.
-        return sigma not in schedule or schedule.index(sigma) % self.refresh != 0
+
+        def turn(sigma: float) -> int:
+            """Which `refresh` steps of the schedule this is one of; samplers also ask between two steps."""
+            return max(0, sum(s >= sigma for s in schedule) - 1) // self.refresh
+
+        return turn(sigma) == turn(self.kept[0])
 
     def encode(self, x_noisy: Tensor, sigma: Tensor, cond: dict[str, Any], b: int) -> list[Tensor]:
         """One pass over the first b chunks."""
@@ -202,6 +215,3 @@ def hinted(cond_or_uncond: list[int], like: Tensor) -> Tensor:
     return torch.tensor(
         [float(branch == 0) for branch in cond_or_uncond], device=like.device, dtype=like.dtype
     )
-
-
-SCALE = 0.18215

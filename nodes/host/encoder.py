@@ -10,6 +10,7 @@ from typing import Any
 
 import comfy.model_base
 import comfy.model_management
+import comfy.model_patcher
 import comfy.ops
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import (
@@ -113,7 +114,8 @@ def build_encoder(model: Any, adapter: Adapter) -> Any:
     trunk = {name: tensors.get(f"encoder.trunk.{name}", base[name]) for name in trunk_names(base)}
     for path in lora_paths(tensors):
         pair = (tensors[f"encoder.lora.{path}.lora_{m}.weight"] for m in "AB")
-        trunk[f"{path}.weight"] = merged_weight(trunk[f"{path}.weight"], *pair, options)
+        # in float32: an fp8 base would round the change away
+        trunk[f"{path}.weight"] = merged_weight(trunk[f"{path}.weight"].float(), *pair, options)
     config = dict(model.model.model_config.unet_config) | {"dtype": dtype}
     config.pop("disable_unet_model_creation", None)
     encoder = ConditionEncoder(Trunk(config), residual_channels(shapes), operations=OPERATIONS)
@@ -128,7 +130,14 @@ def build_attention(model: Any, adapter: Adapter) -> Any | None:
     """A patcher of the U-Net's keyframe attention (`Sites`), None where the adapter has none there."""
     if "unet" not in adapter.options.attends:
         return None
-    return patcher_of(build_sites(adapter, "unet", inference_dtype(model)))
+    return attention_patcher(adapter, inference_dtype(model))
+
+
+def attention_patcher(adapter: Adapter, dtype: torch.dtype, disable_dynamic: bool = False) -> Any:
+    """Of the U-Net's `Sites`; the host calls this again for another GPU."""
+    patcher = patcher_of(build_sites(adapter, "unet", dtype), disable_dynamic)
+    patcher.cached_patcher_init = (attention_patcher, (adapter, dtype))
+    return patcher
 
 
 def build_sites(adapter: Adapter, where: str, dtype: torch.dtype) -> Sites:
@@ -146,19 +155,23 @@ def build_sites(adapter: Adapter, where: str, dtype: torch.dtype) -> Sites:
 
 
 def load(module: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Every weight, as new tensors of this dtype where it differs. RuntimeError for one that is missing."""
-    state = {key: tensor.detach().to(dtype) for key, tensor in state.items()}
+    """Every weight at rest, copied where it is elsewhere (a base in use) or of another dtype.
+
+    RuntimeError for one that is missing.
+    """
+    rest = comfy.model_management.unet_offload_device()
+    state = {key: tensor.detach().to(rest, dtype) for key, tensor in state.items()}
     module.load_state_dict(state, assign=True)
     module.requires_grad_(False).eval()
 
 
-def patcher_of(module: nn.Module) -> Any:
-    patcher = Patcher(
+def patcher_of(module: nn.Module, disable_dynamic: bool = False) -> Any:
+    patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else Patcher
+    return patcher_class(
         module,
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
-    return patcher
 
 
 def blocks_of(unet: nn.Module, sites: Sites) -> tuple[dict[str, nn.Module], frozenset[str]]:

@@ -122,7 +122,7 @@ def interpolate(
     done = 0
     film = film_of(timeline, images)
     for keyframes, effort in zip(split(vae, images, timeline, size, training), work, strict=True):
-        number = keyframes.segment.number
+        own_seed = (seed + keyframes.segment.number) % 2**64
         positive, negative = condition(
             clip_vision,
             vae,
@@ -130,11 +130,11 @@ def interpolate(
             keyframes.latents,
             control,
             training,
-            seed + number,
+            own_seed,
             refresh=refresh,
         )
         latent = fill(
-            model, positive, negative, keyframes.latent, seed + number, steps, cfg, sampler, scheduler,
+            model, positive, negative, keyframes.latent, own_seed, steps, cfg, sampler, scheduler,
             lambda step, preview, done=done: bar.update_absolute(done + step, preview=preview),
         )  # fmt: skip
         bar.update_absolute(done + steps)

@@ -19,8 +19,7 @@ from ...vfi_core.config import UNTOLD_GUIDANCE
 from ...vfi_core.keyframes import Keyframes, concat_latent
 from ...vfi_core.samplers import AUGMENTATION_SEED
 from ...vfi_core.timeline import decode_windows
-from .apply import KEY
-from .control import ConditionEncoderControl
+from .control import KEY, ConditionEncoderControl
 
 GUIDANCE_KEY = "svd_vfi_guidance"  # (ends, middle) the model was trained for, in the conditioning
 
@@ -62,6 +61,8 @@ def decode(vae: Any, latents: Tensor, progress: Callable[[], None] = lambda: Non
 def decode_window(vae: Any, latents: Tensor) -> Tensor:
     def run(latents: Tensor) -> Tensor:
         memory = vae.memory_used_decode(latents.shape, vae.vae_dtype) * len(latents)
+        # The host's figure is for its own way of attention; as for its other videos, it may ask for most.
+        memory = min(memory, int(comfy.model_management.get_total_memory(vae.device) * 0.8))
         comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory)
         out = vae.first_stage_model.decode(latents.to(vae.device, vae.vae_dtype))
         return (
@@ -73,15 +74,15 @@ def decode_window(vae: Any, latents: Tensor) -> Tensor:
 
     try:
         return run(latents)
-    except comfy.model_management.OOM_EXCEPTION as error:
-        reason = str(error)
+    except Exception as error:
         if not is_oom(error):
             raise
+        reason = str(error)
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
     try:
         return run(latents)
-    except comfy.model_management.OOM_EXCEPTION as error:
+    except Exception as error:
         if not is_oom(error) or len(latents) < 2:
             raise
     logging.warning("SVD VFI: %d frames do not fit in one decode (%s); halving them", len(latents), reason)
@@ -91,7 +92,10 @@ def decode_window(vae: Any, latents: Tensor) -> Tensor:
 
 
 def is_oom(error: BaseException) -> bool:
-    """Whether this is lack of memory: a host that knows no class for it catches every Exception."""
+    """Whether this is lack of memory; 0.33 knows more of its faces than 0.3.64."""
+    asked = getattr(comfy.model_management, "is_oom", None)
+    if asked is not None and comfy.model_management.OOM_EXCEPTION is not Exception:
+        return asked(error)
     return isinstance(error, torch.OutOfMemoryError)
 
 
@@ -127,7 +131,7 @@ def condition(
     context = embedded.mean(0, keepdim=True) if options.clip_tokens == "mean" else embedded[:1]
     latents = keyframes.latents
     if told["augmentation"]:
-        generator = torch.Generator().manual_seed(seed + AUGMENTATION_SEED)
+        generator = torch.Generator().manual_seed((seed + AUGMENTATION_SEED) % 2**64)
         noise = torch.randn(pictures.movedim(-1, 1).shape, generator=generator).movedim(1, -1)
         latents = encode(vae, pictures + told["augmentation"] / 2 * noise)
     concat = concat_latent(latents, keyframes.positions, keyframes.length, options.concat_latent)

@@ -217,6 +217,38 @@ def check_separate_nodes_make_the_all_in_one_s_film():
     assert torch.equal(whole[indices], pictures()) and fps == 7
 
 
+def check_pictures_of_half_precision_and_the_largest_seed_make_a_film():
+    largest = 2**64 - 1
+    images, (model, clip_vision, vae) = pictures().half(), loaded()
+    made = node(
+        "Interpolate",
+        model=model,
+        clip_vision=clip_vision,
+        vae=vae,
+        images=images,
+        adapter=adapter("fast"),
+        seed=largest,
+        steps=1,
+    )[0]
+    assert made.dtype == torch.float32 and torch.equal(made[[0, -1]], images[[0, -1]].float())
+
+
+def check_an_adapter_of_the_past_leaves_memory():
+    import gc
+    import weakref
+
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    conds = conditioned(control)
+    sampled(patched, conds)
+    modules = [weakref.ref(control.patcher.model)]
+    modules += [weakref.ref(extra.model) for extra in patched.get_additional_models_with_key("svd_vfi")]
+    del patched, control, conds
+    for _ in range(2):
+        gc.collect()
+        sys.modules["comfy.model_management"].cleanup_models_gc()
+    assert [module() for module in modules] == [None, None]
+
+
 def check_inputs_are_never_written_to():
     before, samples = pictures().clone(), segment()[1]["samples"].clone()
     adapted("fast")
@@ -263,7 +295,16 @@ def check_a_compiled_model_computes_the_same():
     conds = conditioned(control)
     compiled = patched.clone()
     set_torch_compile_wrapper(model=compiled, backend="eager")
-    close(sampled(compiled, conds), sampled(patched, conds))
+    for _ in range(2):  # the second time everything has been traced
+        close(sampled(compiled, conds), sampled(patched, conds))
+        plain = loaded()[0].clone()
+        set_torch_compile_wrapper(model=plain, backend="eager")
+        unadapted = conditioned(None)
+        close(sampled(plain, unadapted), sampled(loaded()[0], unadapted))
+        early, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"), end_percent=0.5)
+        some = early.clone()
+        set_torch_compile_wrapper(model=some, backend="eager")
+        close(sampled(some, conditioned(control)), sampled(early, conditioned(control)))
     assert hooks_on(patched.model) == 0
 
 
@@ -356,10 +397,15 @@ def check_percents_open_and_close_the_adapter():
         "ApplyAdapter", model=loaded()[0], adapter=adapter("plain"), start_percent=0.0, end_percent=0.0
     )
     never = sampled(patched, conditioned(control, start_percent=1.0, end_percent=1.0))
-    differ(never, adapted("plain"))
+    close(never, adapted("none"))
     half = sampled(patched, conditioned(control, start_percent=0.0, end_percent=0.5))
     differ(half, never)
     differ(half, sampled(patched, conditioned(control)))
+    early, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("plain"), end_percent=0.5)
+    attention_alone = sampled(early, conditioned(control, strength=0.0))
+    differ(attention_alone, never)
+    always, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("plain"))
+    differ(attention_alone, sampled(always, conditioned(control, strength=0.0)))
 
 
 # The encoder's economy
@@ -382,6 +428,9 @@ def check_one_pass_serves_both_branches_and_every_kth_step():
     rows.clear()
     sampled(patched, conditioned(control, encoder_refresh=2), steps=4, sampler_name="heun")
     assert rows == [7] * 2, rows
+    rows.clear()  # asks between the steps of the schedule
+    sampled(patched, conditioned(control, encoder_refresh=2), steps=6, sampler_name="dpm_fast")
+    assert 2 <= len(rows) <= 4, rows
     noisy, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("paper"))
     rows = counted(control)
     sampled(noisy, conditioned(control))
@@ -598,6 +647,10 @@ def check_what_does_not_belong_together_is_refused():
     refused("take both from the same", stock, patched, conds, longer)
     elsewhere = latent | {"noise_mask": latent["noise_mask"].roll(1, 0)}
     refused("take both from the same", stock, patched, conds, elsewhere)
+    refused("without its condition encoder", sampled, patched, conditioned(None))
+    refused("not its keyframe attention", sampled, loaded()[0], conds)
+    other, _ = node("ApplyAdapter", model=loaded()[0], adapter=adapter("paper"))
+    refused("without its condition encoder", sampled, other, conds)
     refused("connect its CONTROL_NET", control.pre_run, loaded()[0].model, lambda p: p)
     keyframes = segment()[0]
     refused("the same keyframes", node, "Decode", vae=loaded()[2], latent=longer, keyframes=keyframes)

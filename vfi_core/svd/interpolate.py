@@ -122,8 +122,9 @@ def interpolate(
     film = [originals[0][None]]
     for s in range(segments):
         done = s * (settings.steps + 1)
+        seed = (settings.seed + s) % 2**64
         latents = sample_segment(
-            svd, modules, pictures[s : s + 2], in_betweens + 2, settings, trained, settings.seed + s,
+            svd, modules, pictures[s : s + 2], in_betweens + 2, settings, trained, seed,
             lambda i, done=done: progress(done + i + 1, total),
         )  # fmt: skip
         between = restore(decode(svd, latents)[1:-1].cpu(), height, width)
@@ -171,7 +172,7 @@ def sample_segment(
             x,
             sigmas,
             *(keyframes.latents * scale),
-            torch.Generator().manual_seed(seed + RENOISING_SEED),
+            torch.Generator().manual_seed((seed + RENOISING_SEED) % 2**64),
             callback,
         )
     else:
@@ -260,7 +261,8 @@ def _branches(
 
     augmentation = chosen("augmentation", 0.02)
     # A stream of its own: from the same seed its first numbers would be the latents' noise.
-    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(seed + AUGMENTATION_SEED))
+    generator = torch.Generator().manual_seed((seed + AUGMENTATION_SEED) % 2**64)
+    noise = torch.randn(pictures.shape, generator=generator)
     augmented = (
         encode(svd, pictures + augmentation * noise).to(weight.device) if augmentation else keyframes.latents
     )
