@@ -82,7 +82,7 @@ PRESETS = {
     "fast": Options(
         encoder_input="keyframes",
         encoder_weights="lora",
-        concat_latent="keyframes",
+        concat_latent="nearest",
         kf_join="token",
         kf_pool=2,
         kf_where="both",
