@@ -1,10 +1,10 @@
 """The whole path at SVD's full size with random weights: what it takes in memory and time, on this machine.
 
-    python benchmarks/full_size.py --folder DIR      (needs 6 GB of disk there; prints one line per stage)
+    python benchmarks/full_size.py --folder DIR      (needs 8 GB of disk there; prints one line per stage)
 
-A single-file checkpoint is written in bfloat16; run again, it is loaded, given an adapter of either preset
-whose outputs were moved off zero, sampled for 2 steps at 5 frames of 256x256, and decoded. Random weights
-make no picture: this measures the path, nothing else.
+A single-file checkpoint and an adapter of either preset are written in bfloat16 (`benchmarks/comfyui.py`
+takes them too). Run again, it is loaded, given such an adapter, sampled for 2 steps at 5 frames of 256x256,
+and decoded. Random weights make no picture: this measures the path, nothing else.
 """
 
 from __future__ import annotations
@@ -17,16 +17,24 @@ from pathlib import Path
 
 import torch
 
-from vfi_core.adapter import PRESETS, Adapter
+from vfi_core.adapter import PRESETS, Adapter, save_adapter
 from vfi_core.svd.adapted import head_dim_of
 from vfi_core.svd.interpolate import Settings, interpolate
-from vfi_core.svd.load import FULL_SIZE, build, load_svd, save_single_file
+from vfi_core.svd.load import FULL_SIZE, SVD, build, load_svd, save_single_file
 from vfi_core.training.denoiser import adapter_key, new_modules
 
 
 def peak() -> float:
     """The process's largest resident size so far, GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def random_adapter(svd: SVD, preset: str) -> Adapter:
+    """An untrained adapter whose outputs were moved off zero."""
+    modules = new_modules(svd, PRESETS[preset], seed=0)
+    tensors = {adapter_key(n): p.detach() for n, p in modules.named_parameters() if p.requires_grad}
+    tensors |= {n: torch.full_like(t, 1e-3) for n, t in tensors.items() if n.startswith("encoder.out.")}
+    return Adapter(PRESETS[preset], tensors, head_dim_of(svd.unet), {"frames": 5, "size": [256, 256]}, preset)
 
 
 def main() -> None:
@@ -53,7 +61,13 @@ def main() -> None:
                             if name.endswith("norm.weight") or "norm" in name and "weight" in name
                             else 0.0
                         )
+        for model in (svd.unet, svd.vae, svd.image_encoder):
+            model.requires_grad_(False)
         save_single_file(svd, path, torch.bfloat16)
+        for preset in PRESETS:
+            save_adapter(
+                random_adapter(svd, preset), args.folder / f"random_{preset}.safetensors", torch.bfloat16
+            )
         del svd, model, weight
         gc.collect()
         print(
@@ -67,13 +81,8 @@ def main() -> None:
     print(f"load    {time.time() - began:6.1f} s, peak {peak():.2f} GiB", flush=True)
 
     began = time.time()
-    options = PRESETS[args.preset]
-    modules = new_modules(svd, options, seed=0)
-    tensors = {adapter_key(n): p.detach() for n, p in modules.named_parameters() if p.requires_grad}
-    tensors |= {n: torch.full_like(t, 1e-3) for n, t in tensors.items() if n.startswith("encoder.out.")}
-    del modules
-    adapter = Adapter(options, tensors, head_dim_of(svd.unet), {"frames": 5, "size": [256, 256]}, args.preset)
-    size = sum(t.numel() for t in tensors.values()) / 1e6
+    adapter = random_adapter(svd, args.preset)
+    size = sum(t.numel() for t in adapter.tensors.values()) / 1e6
     print(f"adapter {time.time() - began:6.1f} s, {size:.0f} M parameters, peak {peak():.2f} GiB", flush=True)
 
     stamps = [time.time()]

@@ -35,7 +35,7 @@ def sampling_inputs() -> list[io.Input]:
             "sampler_name",
             options=SAMPLERS,
             default="euler",
-            tooltip="euler, heun and dpmpp_2m are tried and good.",
+            tooltip="Every one keeps the keyframes; euler, heun and dpmpp_2m are the ones to start with.",
         ),
         io.Combo.Input("scheduler", options=SCHEDULERS, default="karras", tooltip="SVD was made for karras."),
     ]
