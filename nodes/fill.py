@@ -7,7 +7,21 @@ from comfy_api.latest import io
 from ..vfi_core.timeline import even_timeline, resampled_timeline
 from .host.film import interpolate
 from .host.sample import SAMPLERS, SCHEDULERS, fill
-from .schema import SIZES, AdapterType, advanced, conditions, gather, model_size, schema, seed_input
+from .schema import (
+    SIZES,
+    AdapterType,
+    advanced,
+    colour_lock_input,
+    conditions,
+    fps_input,
+    gather,
+    loop_input,
+    model_size,
+    picture_inputs,
+    refresh_input,
+    schema,
+    seed_input,
+)
 
 
 def sampling_inputs() -> list[io.Input]:
@@ -81,12 +95,7 @@ class Interpolate(io.ComfyNode):
                 io.Model.Input("model", tooltip="Stable Video Diffusion, without 'SVD VFI Apply Adapter'."),
                 io.ClipVision.Input("clip_vision", tooltip="Of the same checkpoint."),
                 io.Vae.Input("vae", tooltip="Of the same checkpoint."),
-                io.Image.Input(
-                    "images", tooltip="The keyframes in order: a batch of two or more, or the first one."
-                ),
-                io.Image.Input(
-                    "last_image", optional=True, tooltip="The last keyframe, where it comes by itself."
-                ),
+                *picture_inputs(),
                 AdapterType.Input("adapter", optional=True, tooltip="From one of this pack's loaders."),
                 io.Int.Input(
                     "multiplier",
@@ -96,44 +105,19 @@ class Interpolate(io.ComfyNode):
                     tooltip="Frames for every keyframe: 2 puts one between each two. 0: as many as the model "
                     "was trained with.",
                 ),
-                io.Float.Input(
-                    "source_fps",
-                    default=0.0,
-                    min=0.0,
-                    max=1000.0,
-                    step=0.01,
-                    tooltip="Frame rate of the keyframes, where they are frames of a video. 0: unknown.",
+                fps_input(
+                    "source_fps", "Frame rate of the keyframes, where they are frames of a video. 0: unknown."
                 ),
-                io.Float.Input(
+                fps_input(
                     "target_fps",
-                    default=0.0,
-                    min=0.0,
-                    max=1000.0,
-                    step=0.01,
-                    tooltip="Frame rate of the film, instead of a multiplier; needs source_fps. 0: not used.",
+                    "Frame rate of the film, instead of a multiplier; needs source_fps. 0: not used.",
                 ),
                 seed_input("Of the first segment; each following one adds 1."),
                 *sampling_inputs(),
                 advanced(io.Combo.Input("size", options=SIZES, tooltip="What the model works at.")),
-                io.Boolean.Input(
-                    "loop", default=False, tooltip="Go on from the last keyframe to the first one."
-                ),
-                advanced(
-                    io.Int.Input(
-                        "encoder_refresh",
-                        default=1,
-                        min=1,
-                        max=100,
-                        tooltip="Run the condition encoder at every n-th step, reuse its features between.",
-                    )
-                ),
-                advanced(
-                    io.Boolean.Input(
-                        "colour_lock",
-                        default=False,
-                        tooltip="Pull the colours of every frame onto the keyframes'.",
-                    )
-                ),
+                loop_input(),
+                refresh_input("Run the condition encoder at every n-th step, reuse its features between."),
+                advanced(colour_lock_input()),
             ],
             outputs=[io.Image.Output(), io.Float.Output(display_name="fps")],
         )

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..vfi_core.timeline import film_of, place
 from .host.film import SegmentKeyframes, decode_segment
-from .schema import KeyframesType, schema
+from .schema import KeyframesType, colour_lock_input, schema
 
 
 class Decode(io.ComfyNode):
@@ -20,11 +20,7 @@ class Decode(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="Of the Stable Video Diffusion checkpoint."),
                 io.Latent.Input("latent", tooltip="From a sampler."),
                 KeyframesType.Input("keyframes", tooltip="From 'SVD VFI Keyframes'."),
-                io.Boolean.Input(
-                    "colour_lock",
-                    default=False,
-                    tooltip="Pull the colours of every frame onto the keyframes'.",
-                ),
+                colour_lock_input(),
             ],
             outputs=[io.Image.Output()],
         )

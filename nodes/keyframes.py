@@ -13,10 +13,16 @@ from .schema import (
     KeyframesType,
     advanced,
     conditions,
+    fps_input,
     gather,
+    loop_input,
     model_size,
+    percent_inputs,
+    picture_inputs,
+    refresh_input,
     schema,
     seed_input,
+    strength_input,
 )
 
 
@@ -30,12 +36,7 @@ class Keyframes(io.ComfyNode):
             "between two keyframes, so the nodes that follow run once for each.",
             inputs=[
                 io.Vae.Input("vae", tooltip="Of the Stable Video Diffusion checkpoint."),
-                io.Image.Input(
-                    "images", tooltip="The keyframes in order: a batch of two or more, or the first one."
-                ),
-                io.Image.Input(
-                    "last_image", optional=True, tooltip="The last keyframe, where it comes by itself."
-                ),
+                *picture_inputs(),
                 AdapterType.Input(
                     "adapter",
                     optional=True,
@@ -55,23 +56,14 @@ class Keyframes(io.ComfyNode):
                         tooltip="Frame numbers of the keyframes, such as 0, 12, 40. Empty: evenly apart.",
                     )
                 ),
-                io.Float.Input(
-                    "fps",
-                    default=0.0,
-                    min=0.0,
-                    max=1000.0,
-                    step=0.01,
-                    tooltip="Frames a second of the film. 0: as the model was trained.",
-                ),
+                fps_input("fps", "Frames a second of the film. 0: as the model was trained."),
                 io.Combo.Input(
                     "size",
                     options=SIZES,
                     tooltip="What the model works at: the short side it was trained on, or the pictures' own "
                     "size. The film has the pictures' size either way.",
                 ),
-                io.Boolean.Input(
-                    "loop", default=False, tooltip="Go on from the last keyframe to the first one."
-                ),
+                loop_input(),
                 seed_input("Of the first segment; each following one adds 1."),
             ],
             outputs=[
@@ -114,53 +106,14 @@ class Conditioning(io.ComfyNode):
                     optional=True,
                     tooltip="The condition encoder, from 'SVD VFI Apply Adapter'.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=10.0,
-                    step=0.01,
-                    tooltip="How strongly the condition encoder acts. 1 as trained, 0 off.",
+                strength_input("strength", "the condition encoder acts"),
+                *percent_inputs("the condition encoder"),
+                refresh_input(
+                    "Run the condition encoder at every n-th step, reuse its features between: faster, less "
+                    "exact. Only for adapters that read the keyframes alone."
                 ),
                 advanced(
-                    io.Float.Input(
-                        "start_percent",
-                        default=0.0,
-                        min=0.0,
-                        max=1.0,
-                        step=0.001,
-                        tooltip="Where in the sampling the condition encoder begins to act.",
-                    )
-                ),
-                advanced(
-                    io.Float.Input(
-                        "end_percent",
-                        default=1.0,
-                        min=0.0,
-                        max=1.0,
-                        step=0.001,
-                        tooltip="Where in the sampling the condition encoder stops acting.",
-                    )
-                ),
-                advanced(
-                    io.Int.Input(
-                        "encoder_refresh",
-                        default=1,
-                        min=1,
-                        max=100,
-                        tooltip="Run the condition encoder at every n-th step, reuse its features between: "
-                        "faster, less exact. Only for adapters that read the keyframes alone.",
-                    )
-                ),
-                advanced(
-                    io.Float.Input(
-                        "fps",
-                        default=0.0,
-                        min=0.0,
-                        max=1000.0,
-                        step=0.01,
-                        tooltip="Frame rate the motion should look like. 0: as the model was trained.",
-                    )
+                    fps_input("fps", "Frame rate the motion should look like. 0: as the model was trained.")
                 ),
                 advanced(
                     io.Int.Input(

@@ -15,7 +15,7 @@ from ..vfi_core.config import CONFIG_KEY, FULL_SIZE
 from ..vfi_core.tiny import ADAPTERS, TINY
 from .host.apply import apply_adapter
 from .host.checkpoint import check_checkpoint, load_checkpoint
-from .schema import AdapterType, advanced, schema
+from .schema import AdapterType, advanced, percent_inputs, schema, strength_input
 
 FOLDER = "svd_vfi"  # of adapters, among the host's model folders
 TINY_NAME = "tiny SVD (bundled miniature)"
@@ -146,36 +146,8 @@ class ApplyAdapter(io.ComfyNode):
                     "model", tooltip="Stable Video Diffusion; LoRAs before or after this node are fine."
                 ),
                 AdapterType.Input("adapter", tooltip="From one of this pack's loaders."),
-                advanced(
-                    io.Float.Input(
-                        "attention_strength",
-                        default=1.0,
-                        min=0.0,
-                        max=10.0,
-                        step=0.01,
-                        tooltip="How strongly every frame looks at the first and last. 1 as trained, 0 off.",
-                    )
-                ),
-                advanced(
-                    io.Float.Input(
-                        "start_percent",
-                        default=0.0,
-                        min=0.0,
-                        max=1.0,
-                        step=0.001,
-                        tooltip="Where in the sampling keyframe attention begins to act.",
-                    )
-                ),
-                advanced(
-                    io.Float.Input(
-                        "end_percent",
-                        default=1.0,
-                        min=0.0,
-                        max=1.0,
-                        step=0.001,
-                        tooltip="Where in the sampling keyframe attention stops acting.",
-                    )
-                ),
+                advanced(strength_input("attention_strength", "every frame looks at the first and last")),
+                *percent_inputs("keyframe attention"),
             ],
             outputs=[io.Model.Output(), io.ControlNet.Output()],
         )

@@ -40,6 +40,57 @@ def seed_input(tooltip: str) -> io.Input:
     )
 
 
+def picture_inputs() -> list[io.Input]:
+    return [
+        io.Image.Input("images", tooltip="The keyframes in order: a batch of two or more, or the first one."),
+        io.Image.Input("last_image", optional=True, tooltip="The last keyframe, where it comes by itself."),
+    ]
+
+
+def loop_input() -> io.Input:
+    return io.Boolean.Input("loop", default=False, tooltip="Go on from the last keyframe to the first one.")
+
+
+def fps_input(name: str, tooltip: str) -> io.Input:
+    return io.Float.Input(name, default=0.0, min=0.0, max=1000.0, step=0.01, tooltip=tooltip)
+
+
+def strength_input(name: str, what: str) -> io.Input:
+    return io.Float.Input(
+        name, default=1.0, min=0.0, max=10.0, step=0.01, tooltip=f"How strongly {what}. 1 as trained, 0 off."
+    )
+
+
+def percent_inputs(what: str) -> list[io.Input]:
+    """Where in the sampling something acts, as people know it from ControlNetApplyAdvanced."""
+    return [
+        advanced(
+            io.Float.Input(
+                name,
+                default=default,
+                min=0.0,
+                max=1.0,
+                step=0.001,
+                tooltip=f"Where in the sampling {what} {verb}.",
+            )
+        )
+        for name, default, verb in (
+            ("start_percent", 0.0, "begins to act"),
+            ("end_percent", 1.0, "stops acting"),
+        )
+    ]
+
+
+def refresh_input(tooltip: str) -> io.Input:
+    return advanced(io.Int.Input("encoder_refresh", default=1, min=1, max=100, tooltip=tooltip))
+
+
+def colour_lock_input() -> io.Input:
+    return io.Boolean.Input(
+        "colour_lock", default=False, tooltip="Pull the colours of every frame onto the keyframes'."
+    )
+
+
 def conditions(adapter: Adapter | None) -> dict[str, Any]:
     """frames, fps, motion bucket ... the model was trained under: what inputs left at 0 fall back to."""
     return dict(FULL_SIZE) | (dict(adapter.training) if adapter else {})
