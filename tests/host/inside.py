@@ -595,6 +595,23 @@ def check_decoding_does_not_hang_on_free_memory():
         del vae.patcher.get_free_memory
 
 
+def check_the_bundled_miniature_is_offered_by_its_name():
+    loaders = sys.modules[f"{PACK}.nodes.loaders"]
+    loaders.register_folder()
+    kept, bundled = loaders.TINY, dict(loaders.BUNDLED)
+    loaders.TINY = FOLDER / "toy.safetensors"
+    name = next(iter(bundled))
+    loaders.BUNDLED[name] = FOLDER / "fast.safetensors"
+    try:
+        assert loaders.checkpoints()[0] == loaders.TINY_NAME
+        assert loaders.adapters()[:2] == ["none", name]
+        made = node("LoadCheckpoint", ckpt_name=loaders.TINY_NAME, adapter_name=name)
+        assert made[3].options == adapter("fast").options
+    finally:
+        loaders.TINY = kept
+        loaders.BUNDLED.update(bundled)
+
+
 # Refusals, one sentence each
 
 
