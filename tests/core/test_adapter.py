@@ -75,7 +75,7 @@ def test_missing_and_surplus_tensors_are_refused():
 def test_a_lora_on_a_module_the_base_lacks_is_refused():
     whole = adapter("fast")
     stray = dict(whole.tensors) | {"encoder.lora.up_blocks.9.lora_A.weight": torch.zeros(1)}
-    with pytest.raises(ValueError, match="changes up_blocks.9, which this base model does not have"):
+    with pytest.raises(ValueError, match="changes up_blocks.9, which this base does not have"):
         Adapter(whole.options, stray, 32).check(BASE)
 
 
