@@ -24,27 +24,23 @@ from .schema import (
 )
 
 
+def cfg_input(name: str, where: str) -> io.Input:
+    return io.Float.Input(
+        name,
+        default=0.0,
+        min=0.0,
+        max=100.0,
+        step=0.1,
+        round=0.01,
+        tooltip=f"Guidance {where}. 0: as the model was trained; 1: none.",
+    )
+
+
 def sampling_inputs() -> list[io.Input]:
     return [
         io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Sampling steps for each segment."),
-        io.Float.Input(
-            "cfg_ends",
-            default=0.0,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            round=0.01,
-            tooltip="Guidance on the frames next to the keyframes. 0: as the model was trained; 1: none.",
-        ),
-        io.Float.Input(
-            "cfg_middle",
-            default=0.0,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            round=0.01,
-            tooltip="Guidance half-way between two keyframes. 0: as the model was trained; 1: none.",
-        ),
+        cfg_input("cfg_ends", "on the frames next to the keyframes"),
+        cfg_input("cfg_middle", "half-way between two keyframes"),
         io.Combo.Input(
             "sampler_name",
             options=SAMPLERS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..vfi_core.samplers import offset_seed
 from ..vfi_core.timeline import Timeline, even_timeline, parse_positions
 from .host.film import SegmentKeyframes, split
 from .host.pictures import condition
@@ -86,7 +87,7 @@ class Keyframes(io.ComfyNode):
         else:
             timeline = even_timeline(len(images), count, fps, loop)
         segments = list(split(vae, images, timeline, model_size(images, size, training), training))
-        seeds = [(seed + s.segment.number) % 2**64 for s in segments]
+        seeds = [offset_seed(seed, s.segment.number) for s in segments]
         return io.NodeOutput(segments, [s.latent for s in segments], seeds)
 
 

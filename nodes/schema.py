@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -104,8 +105,6 @@ def rgb(images: Tensor) -> Tensor:
 
 def gather(images: Tensor, last_image: Tensor | None) -> Tensor:
     """The keyframes [n, H, W, 3]. Raises ValueError where there are fewer than two, or of two sizes."""
-    import torch
-
     images = rgb(images)
     if last_image is not None:
         last = rgb(last_image)

@@ -67,7 +67,7 @@ class Keyframes:
 
 
 def spread(frames: Tensor, positions: tuple[int, ...], length: int) -> Tensor:
-    """[k, c, h, w] at their positions of a clip [length, c, h, w] of zeros."""
+    """[k, ...] at their positions of a clip [length, ...] of zeros."""
     clip = frames.new_zeros(length, *frames.shape[1:])
     clip[list(positions)] = frames
     return clip

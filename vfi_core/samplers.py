@@ -12,8 +12,6 @@ from torch import Tensor
 
 from .keyframes import blend_known
 
-AUGMENTATION_SEED = 1_000_003  # added to a segment's seed for the noise on its concatenated condition
-
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x [t, c, h, w], sigma []) -> x0 estimate [t, c, h, w]
 Estimates = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # likewise -> (unconditional, guided) estimates
 
@@ -21,6 +19,20 @@ Estimates = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # likewise -> (un
 def clip_noise(frames: int, height: int, width: int, seed: int) -> Tensor:
     """The noise of one segment, [t, 4, h, w] float32 on the CPU, the same numbers in every host."""
     return torch.randn([frames, 4, height, width], generator=torch.Generator().manual_seed(seed))
+
+
+def offset_seed(seed: int, by: int) -> int:
+    """The seed of a later segment, or of another stream of one; beyond 2^64 - 1 it begins anew."""
+    return (seed + by) % 2**64
+
+
+def augmentation_noise(pictures: int, height: int, width: int, seed: int) -> Tensor:
+    """The noise on a segment's concatenated condition, [k, 3, H, W] float32 on the CPU, alike in every host.
+
+    A stream of its own: from the segment's seed its first numbers would be the latents' noise.
+    """
+    generator = torch.Generator().manual_seed(offset_seed(seed, 1_000_003))
+    return torch.randn([pictures, 3, height, width], generator=generator)
 
 
 def hold_known(

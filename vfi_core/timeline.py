@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .keyframes import spread
+
 WINDOW, OVERLAP = 8, 2  # frames decoded at once, neighbours seen on either side: fixed, whatever the memory
 
 
@@ -111,9 +113,7 @@ def parse_positions(text: str, keyframes: int) -> tuple[int, ...]:
 
 def film_of(timeline: Timeline, originals: Tensor) -> Tensor:
     """The film [T, H, W, 3] with its keyframes [n, H, W, 3] in their places, bit for bit, else black."""
-    film = originals.new_zeros(timeline.frames, *originals.shape[1:])
-    film[list(timeline.positions)] = originals
-    return film
+    return spread(originals, timeline.positions, timeline.frames)
 
 
 def place(film: Tensor, segment: Segment, frames: Tensor) -> None:

@@ -17,7 +17,7 @@ from ...vfi_core.attention import Sites, attending
 from ...vfi_core.clipspan import ClipSpan
 from ...vfi_core.keyframes import Keyframes, blend_known
 from ...vfi_core.samplers import clip_noise
-from .control import KEY, SCALE, ConditionEncoderControl
+from .control import KEY, SCALE, ConditionEncoderControl, hinted, pixels, with_clean_known
 from .encoder import blocks_of, build_attention, build_encoder, check_model, head_dim
 
 
@@ -181,15 +181,12 @@ def attend(
         )
     options = run.adapter.options
     if options.known_frames == "clean":
-        mask = run.keyframes.mask.to(x.device).bool().repeat(b, 1, 1, 1)
-        known = (run.keyframes.known.to(x) * SCALE).repeat(b, 1, 1, 1)
-        x = torch.cat([torch.where(mask, known, x[:, :4]), x[:, 4:]], dim=1)
+        x = torch.cat([with_clean_known(x[:, :4], run.keyframes), x[:, 4:]], dim=1)
     sites = run.sites(x.device)
     sigma = float(transformer_options["sigmas"].max())
     if sites is None or run.strength == 0 or not run.sigmas[1] <= sigma <= run.sigmas[0]:
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-    dropped = options.uncond_hint == "dropped"
-    shares = [run.strength * (not dropped or branch == 0) for branch in transformer_options["cond_or_uncond"]]
+    shares = [run.strength * share for share in hinted(options, transformer_options["cond_or_uncond"])]
     plain = all(share == 1 for share in shares)
     keyframes = run.keyframes
     span = ClipSpan(
@@ -246,7 +243,3 @@ def check_agreement(keyframes: Keyframes | None, held: list[int], latent: Tensor
             f"the latent holds frames {held}, the conditioning was made for {list(keyframes.positions)}; "
             "take both from the same keyframes"
         )
-
-
-def pixels(latents: Tensor) -> str:
-    return f"{latents.shape[3] * 8}x{latents.shape[2] * 8}"

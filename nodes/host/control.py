@@ -16,10 +16,10 @@ import torch
 from comfy.controlnet import ControlBase
 from torch import Tensor
 
-from ...vfi_core.adapter import Adapter
+from ...vfi_core.adapter import Adapter, Options
 from ...vfi_core.attention import attending
 from ...vfi_core.clipspan import ClipSpan
-from ...vfi_core.keyframes import Keyframes
+from ...vfi_core.keyframes import Keyframes, blend_known
 from .encoder import EncoderModules, blocks_of
 
 KEY = "svd_vfi"  # of our wrappers, additional model, entries in the conditioning and transformer_options
@@ -73,7 +73,7 @@ class ConditionEncoderControl(ControlBase):
         """Bytes of the features that stay until the U-Net's decoder has taken them, and of those kept."""
         if self.keyframes is None:
             return super().inference_memory_requirements(dtype)
-        t, _, height, width = self.keyframes.hint.shape
+        t, (height, width) = self.keyframes.length, self.keyframes.latents.shape[2:]
         unet = self.patcher.model.encoder.trunk.unet
         elements = 0
         for i, layer in enumerate(self.patcher.model.encoder.out):
@@ -122,21 +122,22 @@ class ConditionEncoderControl(ControlBase):
                 f"the conditioning carries the condition encoder of {self.adapter.name}, but this MODEL not "
                 "its keyframe attention; connect the MODEL of the same 'SVD VFI Apply Adapter' to the sampler"
             )
-        hint = self.keyframes.hint
-        if x_noisy.shape[0] != batched_number * len(hint):
+        frames, latents = self.keyframes.length, self.keyframes.latents
+        if x_noisy.shape[0] != batched_number * frames:
             raise ValueError(
-                f"the keyframes belong to a clip of {len(hint)} frames, but {len(x_noisy) // batched_number} "
+                f"the keyframes belong to a clip of {frames} frames, but {len(x_noisy) // batched_number} "
                 "are being sampled; give the latent of the same keyframes, and no context windows"
             )
-        if x_noisy.shape[2:] != hint.shape[2:]:  # 0.33 openaimodel.apply_control swallows shape errors
+        if x_noisy.shape[2:] != latents.shape[2:]:  # 0.33 openaimodel.apply_control swallows shape errors
             raise ValueError(
-                f"the keyframes were encoded at {hint.shape[3] * 8}x{hint.shape[2] * 8}, but the latent is "
-                f"{x_noisy.shape[3] * 8}x{x_noisy.shape[2] * 8}; give the latent of the same keyframes"
+                f"the keyframes were encoded at {pixels(latents)}, but the latent is {pixels(x_noisy)}; give "
+                "the latent of the same keyframes"
             )
         features = self.features(x_noisy, t, cond, batched_number, transformer_options)
-        if self.adapter.options.uncond_hint == "dropped":
-            shares = hinted(transformer_options["cond_or_uncond"], features[0])
-            features = [f * shares.repeat_interleave(len(hint)).view(-1, 1, 1, 1) for f in features]
+        shares = hinted(self.adapter.options, transformer_options["cond_or_uncond"])
+        if not all(shares):
+            per_row = torch.tensor(shares).to(features[0]).repeat_interleave(frames).view(-1, 1, 1, 1)
+            features = [f * per_row for f in features]
         *skips, middle = features  # new tensors: the host scales them in place, and pops the lists
         return self.control_merge({"output": skips, "middle": [middle]}, previous, output_dtype=None)
 
@@ -185,10 +186,7 @@ class ConditionEncoderControl(ControlBase):
         else:
             x = self.model_sampling.calculate_input(sigma, x_noisy[:rows])
             if self.adapter.options.known_frames == "clean":
-                known = keyframes.known.to(x) * SCALE
-                x = torch.where(
-                    keyframes.mask.to(x.device).bool().repeat(b, 1, 1, 1), known.repeat(b, 1, 1, 1), x
-                )
+                x = with_clean_known(x, keyframes)
             inputs = torch.cat([shown(x), shown(cond["c_concat"])], dim=1)
         hint = shown(keyframes.hint).repeat(b, 1, 1, 1)
 
@@ -210,8 +208,16 @@ class ConditionEncoderControl(ControlBase):
             return run()
 
 
-def hinted(cond_or_uncond: list[int], like: Tensor) -> Tensor:
-    """[b] 1 for chunks of the positive branch, 0 for the others (`uncond_hint = dropped`)."""
-    return torch.tensor(
-        [float(branch == 0) for branch in cond_or_uncond], device=like.device, dtype=like.dtype
-    )
+def hinted(options: Options, cond_or_uncond: list[int]) -> list[bool]:
+    """Whether each chunk gets the adapter: with `uncond_hint = dropped` the positive branch alone."""
+    return [options.uncond_hint == "kept" or branch == 0 for branch in cond_or_uncond]
+
+
+def with_clean_known(x: Tensor, keyframes: Keyframes) -> Tensor:
+    """The U-Net's input [(b t), 4, h, w] with the known frames clean instead (`known_frames = clean`)."""
+    clips = x.unflatten(0, (-1, keyframes.length))
+    return blend_known(clips, keyframes.known.to(x) * SCALE, keyframes.mask.to(x.device)).flatten(0, 1)
+
+
+def pixels(latents: Tensor) -> str:
+    return f"{latents.shape[3] * 8}x{latents.shape[2] * 8}"

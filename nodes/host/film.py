@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...vfi_core.adapter import Adapter
 from ...vfi_core.keyframes import Keyframes
+from ...vfi_core.samplers import offset_seed
 from ...vfi_core.sizes import fit, restore
 from ...vfi_core.timeline import Segment, Timeline, decode_windows, film_of, lock_colours, place
 from .apply import apply_adapter
@@ -122,7 +123,7 @@ def interpolate(
     done = 0
     film = film_of(timeline, images)
     for keyframes, effort in zip(split(vae, images, timeline, size, training), work, strict=True):
-        own_seed = (seed + keyframes.segment.number) % 2**64
+        own_seed = offset_seed(seed, keyframes.segment.number)
         positive, negative = condition(
             clip_vision,
             vae,

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...vfi_core.adapter import Options
 from ...vfi_core.config import UNTOLD_GUIDANCE
 from ...vfi_core.keyframes import Keyframes, concat_latent
-from ...vfi_core.samplers import AUGMENTATION_SEED
+from ...vfi_core.samplers import augmentation_noise
 from ...vfi_core.timeline import decode_windows
 from .control import KEY, ConditionEncoderControl
 
@@ -131,8 +131,7 @@ def condition(
     context = embedded.mean(0, keepdim=True) if options.clip_tokens == "mean" else embedded[:1]
     latents = keyframes.latents
     if told["augmentation"]:
-        generator = torch.Generator().manual_seed((seed + AUGMENTATION_SEED) % 2**64)
-        noise = torch.randn(pictures.movedim(-1, 1).shape, generator=generator).movedim(1, -1)
+        noise = augmentation_noise(*pictures.shape[:3], seed).movedim(1, -1)
         latents = encode(vae, pictures + told["augmentation"] / 2 * noise)
     concat = concat_latent(latents, keyframes.positions, keyframes.length, options.concat_latent)
     shared = {

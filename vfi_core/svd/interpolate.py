@@ -22,13 +22,14 @@ from ..config import UNTOLD_GUIDANCE
 from ..edm import karras_sigmas, scalings
 from ..keyframes import Keyframes, blend_known, concat_latent
 from ..samplers import (
-    AUGMENTATION_SEED,
     Denoiser,
     Estimates,
+    augmentation_noise,
     clip_noise,
     fuse_directions,
     hold_known,
     linear_guidance,
+    offset_seed,
     sample_bidirectional,
     sample_euler,
     triangle_guidance,
@@ -39,7 +40,7 @@ from .load import SVD
 from .pictures import decode, embed, encode
 
 GUIDANCE = {"triangle": triangle_guidance, "linear": linear_guidance}
-RENOISING_SEED = 2_000_003  # likewise for the noise that bidirectional sampling puts back
+RENOISING_SEED = 2_000_003  # added to a segment's seed for the noise that bidirectional sampling puts back
 METHODS = ("held", "fused", "bidirectional")
 BASE_OPTIONS = Options()  # of a base without an adapter: SVD's own concat latent and image embedding
 
@@ -121,8 +122,7 @@ def interpolate(
     progress(0, total)
     film = [originals[0][None]]
     for s in range(segments):
-        done = s * (settings.steps + 1)
-        seed = (settings.seed + s) % 2**64
+        done, seed = s * (settings.steps + 1), offset_seed(settings.seed, s)
         latents = sample_segment(
             svd, modules, pictures[s : s + 2], in_betweens + 2, settings, trained, seed,
             lambda i, done=done: progress(done + i + 1, total),
@@ -172,7 +172,7 @@ def sample_segment(
             x,
             sigmas,
             *(keyframes.latents * scale),
-            torch.Generator().manual_seed((seed + RENOISING_SEED) % 2**64),
+            torch.Generator().manual_seed(offset_seed(seed, RENOISING_SEED)),
             callback,
         )
     else:
@@ -260,9 +260,7 @@ def _branches(
         return trained.get(name, default) if value is None else value
 
     augmentation = chosen("augmentation", 0.02)
-    # A stream of its own: from the same seed its first numbers would be the latents' noise.
-    generator = torch.Generator().manual_seed((seed + AUGMENTATION_SEED) % 2**64)
-    noise = torch.randn(pictures.shape, generator=generator)
+    noise = augmentation_noise(len(pictures), *pictures.shape[2:], seed)
     augmented = (
         encode(svd, pictures + augmentation * noise).to(weight.device) if augmentation else keyframes.latents
     )
