@@ -267,6 +267,11 @@ async def check_memory_comes_back(server: Server):
         await server.post("/free", {"unload_models": True, "free_memory": True})
         await asyncio.sleep(2)
         sizes.append(process.memory_info().rss / 2**20)
+    for _ in range(30):  # it frees when it gets to it: on a busy machine later than after two seconds
+        if sizes[-1] - sizes[1] < 50:
+            break
+        await asyncio.sleep(1)
+        sizes[-1] = process.memory_info().rss / 2**20
     assert sizes[-1] - sizes[1] < 50, sizes  # MiB
 
 
