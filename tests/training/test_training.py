@@ -86,6 +86,35 @@ def test_training_changes_the_adapter_and_not_one_bit_of_the_base(name, tmp_path
     assert loaded.training["steps"] == 2 and loaded.options == PRESETS[name]
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_training_goes_on_from_an_adapter_of_the_same_options_alone(name, tmp_path):
+    still, moving = (TrainConfig(steps=1, batch=2, warmup=1, lr=lr) for lr in (0.0, 1e-2))
+    arguments = (PRESETS[name], pool())
+    for folder in "123":
+        (tmp_path / folder).mkdir()
+    first = train_adapter(toy_svd(), *arguments, moving, TRAINING, tmp_path / "1", quiet)
+    second = train_adapter(toy_svd(), *arguments, still, TRAINING, tmp_path / "2", quiet, first)
+    assert first.tensors["encoder.out.0.weight"].abs().max() > 0
+    assert first.tensors.keys() == second.tensors.keys()
+    assert all(torch.equal(first.tensors[k], second.tensors[k]) for k in first.tensors)
+    other = dataclasses.replace(PRESETS[name], kf_pool=4)
+    with pytest.raises(ValueError, match="other options"):
+        train_adapter(toy_svd(), other, pool(), still, TRAINING, tmp_path / "3", quiet, first)
+
+
+@torch.no_grad()
+def test_a_share_of_clips_is_shown_the_nearer_keyframe():
+    svd = toy_svd()
+    latents, ends = pool().draw(2, torch.Generator().manual_seed(1), torch.device("cpu"))
+
+    def loss(reading, share):
+        law = NoiseLaw(drop_embedding=0, drop_concat=0, drop_both=0, nearest=share)
+        g = torch.Generator().manual_seed(1)
+        return denoising_loss(svd, None, Options(concat_latent=reading), latents, ends, law, TRAINING, g)
+
+    assert loss("first", 1.0) == loss("nearest", 0.0) != loss("first", 0.0)
+
+
 @torch.no_grad()
 def test_a_merged_lora_is_what_was_trained():
     svd, options = copy.deepcopy(toy_svd()), PRESETS["fast"]

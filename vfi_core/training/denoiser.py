@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from ..adapter import PRESETS, Adapter, Options
-from ..svd.adapted import AdapterModules, head_dim_of
+from ..svd.adapted import AdapterModules, head_dim_of, shapes_of
 from ..svd.load import SVD
 from .loss import NoiseLaw, denoising_loss
 from .pool import LatentPool
@@ -69,6 +70,12 @@ def train_denoiser(
     Raises ValueError where the loss is no longer finite; the last good state stays on disk.
     """
     device = next(iter(trainable.values())).device
+    for root in (svd.unet, modules):
+        for name, module in root.named_modules() if root is not None else ():
+            if isinstance(module, Attention) and "temporal" in name:
+                # Over a handful of frames the plain product beats the fused kernel: a quarter off the
+                # whole step on a CPU.
+                module.set_processor(AttnProcessor())
     optimiser = torch.optim.AdamW(
         trainable.values(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
     )
@@ -143,10 +150,22 @@ def train_adapter(
     training: Mapping[str, Any],
     out: Path,
     log: Callable[[str], None] = print,
+    start: Adapter | None = None,
 ) -> Adapter:
-    """Train an adapter on the frozen ``svd`` and return it (not yet written)."""
+    """Train an adapter on the frozen ``svd``, from step 0 or from another's weights, and return it (not yet
+    written).
+
+    Raises ValueError for a ``start`` of other options or on another base.
+    """
     modules = new_modules(svd, options, config.seed)
     trainable = {n: p for n, p in modules.named_parameters() if p.requires_grad}
+    if start is not None:
+        if start.options != options:
+            raise ValueError(f"{start.name} was trained with other options; give its own preset and options")
+        start.check(shapes_of(svd.unet))
+        with torch.no_grad():
+            for name, p in trainable.items():
+                p.copy_(start.tensors[adapter_key(name)])
     average = train_denoiser(svd, modules, options, trainable, pool, config, training, out, log)
     tensors = {adapter_key(name): value for name, value in average.items()}
     described = dict(training) | {

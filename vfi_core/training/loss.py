@@ -27,13 +27,16 @@ from ..svd.pictures import embed, encode
 
 @dataclass(frozen=True)
 class NoiseLaw:
-    """ln sigma ~ N(mean, std^2), cut to the base's range; the share of samples that lose each condition."""
+    """ln sigma ~ N(mean, std^2), cut to the base's range; the share of samples that lose each condition, and
+    of those whose concat latent is read as `nearest`, whatever the options say.
+    """
 
     mean: float = 0.7
     std: float = 1.6
     drop_embedding: float = 0.1
     drop_concat: float = 0.1
     drop_both: float = 0.1
+    nearest: float = 0.0
 
 
 def denoising_loss(
@@ -72,7 +75,6 @@ def denoising_loss(
     if augmentation := training["augmentation"]:  # in pixel space, before the VAE
         noisy = ends + augmentation * torch.randn(ends.shape, generator=g).to(device)
         shown_ends = encode(svd, noisy.flatten(0, 1)).view(b, 2, 4, h, w)
-    concat = torch.stack([concat_latent(e, (0, t - 1), t, options.concat_latent) for e in shown_ends])
     embedded = embed(svd.image_encoder, ends.flatten(0, 1)).view(b, 2, -1)
     context = embedded.mean(1, keepdim=True) if options.clip_tokens == "mean" else embedded[:, :1]
 
@@ -80,6 +82,10 @@ def denoising_loss(
     both = draw < law.drop_both
     no_embedding = both | ((draw >= law.drop_both) & (draw < law.drop_both + law.drop_embedding))
     no_concat = both | (draw >= 1 - law.drop_concat)
+    nearest = torch.rand(b, generator=g) < law.nearest
+    readings = ["nearest" if n else options.concat_latent for n in nearest]
+    pairs = zip(shown_ends, readings, strict=True)
+    concat = torch.stack([concat_latent(e, (0, t - 1), t, reading) for e, reading in pairs])
     context = context * (~no_embedding).view(-1, 1, 1)
     concat = concat * (~no_concat).view(-1, 1, 1, 1, 1)
 

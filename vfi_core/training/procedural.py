@@ -86,7 +86,8 @@ def _texture(g: torch.Generator, size: int) -> Tensor:
             field = field + upsampled * 0.6**octave
         if kind == 4:
             field = (field * 6).tanh()
-    low, high = _colour(g), _colour(g)
+    low = _colour(g)
+    high = torch.lerp(low, _colour(g), _uniform(g))  # from a flat surface to a stark pattern
     shade = torch.lerp(_colour(g), _colour(g), 0.5)
     mixed = torch.lerp(low[:, None, None], high[:, None, None], field.clamp(-1, 1) * 0.5 + 0.5)
     return (mixed + 0.35 * shade[:, None, None] * (x * _uniform(g, -1, 1) + y * _uniform(g, -1, 1))).clamp(

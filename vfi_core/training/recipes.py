@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..adapter import save_adapter
+from ..adapter import load_adapter, save_adapter
 from ..files import write_safetensors
 from ..svd.load import FULL_SIZE, build, load_svd, save_single_file
 from ..tiny import tiny_model
@@ -75,11 +75,12 @@ class BaseRecipe:
 @dataclass(frozen=True)
 class AdapterRecipe:
     """`kind = "adapter"`: writes adapter.safetensors. ``base`` is `tiny`, a file, a diffusers folder or a
-    hub id.
+    hub id; ``start`` is an adapter of the same options to begin from.
     """
 
     clips: ClipsConfig
     base: str = "tiny"
+    start: str | None = None
     preset: str = "fast"
     options: dict[str, Any] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)  # fps, motion_bucket_id, augmentation, guidance
@@ -179,7 +180,8 @@ def _adapter(recipe: AdapterRecipe, clips: ClipSource, out: Path, device: torch.
         "licence": recipe.licence,
     }
     pool = latent_pool(svd, clips, c.pool, c.frames, c.seed, out / "pool.safetensors")
-    adapter = train_adapter(svd, options, pool, recipe.train, training, out, _say)
+    start = None if recipe.start is None else load_adapter(Path(recipe.start))
+    adapter = train_adapter(svd, options, pool, recipe.train, training, out, _say, start)
     path = out / "adapter.safetensors"
     save_adapter(adapter, path)
     return path
