@@ -6,8 +6,8 @@
     python benchmarks/claims.py dropped --data DIR --adapter fast          the hint in both branches, or in
     one
     python benchmarks/claims.py options --data DIR --out runs/options      adapters one option apart, in pairs
-    python benchmarks/claims.py steps   --data DIR --out runs/steps        held-out quality against training
-    steps
+    python benchmarks/claims.py steps   --data DIR --states FILE...        held-out quality against training
+    steps, from copies of one run's run.safetensors
 
 DIR holds videos/ and windows.json, as for training. Figures are PSNR in dB, means over clips and generated
 frames; differences are paired, with a 95 % bootstrap interval over clips. At nine frames instead of seven:
@@ -23,21 +23,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from vfi_core.adapter import Adapter, Options, load_adapter
 from vfi_core.evaluation.clips import Clip, read_held_out
 from vfi_core.evaluation.metrics import paired_bootstrap, psnr
-from vfi_core.svd.adapted import AdapterModules, load_modules
+from vfi_core.svd.adapted import AdapterModules, head_dim_of, load_modules
 from vfi_core.svd.interpolate import Settings, sample_segment
 from vfi_core.svd.load import SVD, load_svd
 from vfi_core.svd.pictures import decode, encode
 from vfi_core.tiny import ADAPTERS, ROOM, TINY
 from vfi_core.training.clips import ClipSource
 from vfi_core.training.config import build, read_toml
-from vfi_core.training.denoiser import preset, train_adapter
+from vfi_core.training.denoiser import adapter_key, preset, train_adapter
 from vfi_core.training.pool import latent_pool
 from vfi_core.training.recipes import AdapterRecipe
+
+AVERAGE = "tensor.average."
 
 PAIRS = {
     "concat_latent": ("first", "nearest", "keyframes"),
@@ -56,6 +59,7 @@ def main() -> None:
     parser.add_argument("--per-video", type=int, default=5)
     parser.add_argument("--steps", type=int, default=15, help="sampling steps")
     parser.add_argument("--train-steps", type=int, default=600)
+    parser.add_argument("--states", type=Path, nargs="*", default=[], help="kept states of a run")
     parser.add_argument("--only", nargs="*", default=list(PAIRS), help="options to pair")
     parser.add_argument("--out", type=Path, default=Path("runs/claims"))
     args = parser.parse_args()
@@ -169,11 +173,15 @@ def _options(args: argparse.Namespace, svd: SVD, measure: Measure) -> None:
 
 
 def _steps(args: argparse.Namespace, svd: SVD, measure: Measure) -> None:
-    steps = 50
-    while steps <= args.train_steps:
-        score = _train_and_measure(args, svd, measure, _fast(), steps)
-        print(f"{steps} steps: {score.mean():.2f} dB", flush=True)
-        steps *= 2
+    """The moving average of each state, in the order given."""
+    options = _fast() if args.adapter == "fast" else preset(args.adapter, {})
+    for path in args.states:
+        with safe_open(path, "pt") as file:
+            step = (file.metadata() or {})["step"]
+            names = [n for n in file.keys() if n.startswith(AVERAGE)]  # noqa: SIM118
+            tensors = {adapter_key(n.removeprefix(AVERAGE)): file.get_tensor(n) for n in names}
+        modules = load_modules(svd.unet, Adapter(options, tensors, head_dim_of(svd.unet), {}, path.name))
+        print(f"{path.stem}, {step} steps: {measure(modules, {}).mean():.2f} dB", flush=True)
 
 
 def _train_and_measure(
