@@ -6,4 +6,7 @@ from importlib.util import find_spec
 if __package__ and find_spec("comfy_api"):
     from .nodes import comfy_entrypoint
 
-    __all__ = ["comfy_entrypoint"]
+    # The help pages. ComfyUI asks for them under the name of this folder; pyproject's `web` would serve them
+    # under the name of the project. A page without a language in its name serves every language.
+    WEB_DIRECTORY = "./web"
+    __all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]

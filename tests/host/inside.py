@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import re
 import sys
 import traceback
 from functools import cache
@@ -699,6 +700,60 @@ def check_a_stock_sampler_s_graph_without_an_adapter_holds_both_frames():
     patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("none"))
     assert control is None
     known_exact(stock(patched, conditioned(None), segment()[1]))
+
+
+# Names and help
+
+
+def own_words(schema: Any) -> dict[str, Any]:
+    """A schema as an entry of nodeDefs.json, which calls outputs by their index."""
+
+    def entry(name: str, tooltip: str | None) -> dict[str, str]:
+        return {"name": name} | ({"tooltip": tooltip} if tooltip else {})
+
+    return {
+        "display_name": schema.display_name,
+        "description": schema.description,
+        "inputs": {i.id: entry(i.display_name or i.id, i.tooltip) for i in schema.inputs},
+        "outputs": {
+            str(k): entry(o.display_name or o.io_type, o.tooltip) for k, o in enumerate(schema.outputs)
+        },
+    }
+
+
+def leaves(tree: dict[str, Any], path: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        place = f"{path}/{key}"
+        found |= leaves(value, place) if isinstance(value, dict) else {place: value}
+    return found
+
+
+def check_every_language_names_what_the_schemas_name():
+    own = leaves({name: own_words(c.define_schema()) for name, c in classes().items()})
+    told = {
+        path.parent.name: leaves(json.loads(path.read_text(encoding="utf-8")))
+        for path in ROOT.glob("locales/*/nodeDefs.json")
+    }
+    assert {"en", "zh"} <= told.keys(), sorted(told)
+    for language, words in told.items():
+        assert words.keys() == own.keys(), (language, sorted(words.keys() ^ own.keys()))
+        for place, text in words.items():
+            # ComfyUI's frontend takes {, }, @ and | for a syntax of its own
+            assert text.strip() and not set(text) & set("{}@|"), (language, place, text)
+    assert told["en"] == own, [place for place in own if told["en"][place] != own[place]]
+
+
+def check_every_node_has_a_help_page_that_names_its_inputs_and_outputs():
+    docs = ROOT / sys.modules[PACK].WEB_DIRECTORY / "docs"
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in docs.glob("*.md")}
+    assert pages.keys() == classes().keys(), sorted(pages.keys() ^ classes().keys())
+    for name, page in pages.items():
+        schema = classes()[name].define_schema()
+        rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+        named = [i.id for i in schema.inputs] + [o.display_name or o.io_type for o in schema.outputs]
+        assert rows == named, (name, rows, named)
+        assert page.startswith(f"# {schema.display_name}\n"), name
 
 
 def main(comfy: str, folder: str) -> None:
