@@ -194,8 +194,6 @@ async def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="n")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    if args.checkpoint is None and not (ROOT / "vfi_core" / "tiny" / "tiny_svd.safetensors").is_file():
-        parser.error("the miniature's weights are not in this version; give a --checkpoint")
     with tempfile.TemporaryDirectory() as folder:
         server = Server(args.comfyui, Path(folder), ["--cpu"] if args.device == "cpu" else [])
         files = (("checkpoints", args.checkpoint), ("svd_vfi", args.paper), ("svd_vfi", args.fast))

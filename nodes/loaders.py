@@ -32,15 +32,13 @@ def register_folder() -> None:
 
 
 def checkpoints() -> list[str]:
-    bundled = [TINY_NAME] if TINY.is_file() else []
-    return bundled + folder_paths.get_filename_list("checkpoints")
+    return [TINY_NAME] + folder_paths.get_filename_list("checkpoints")
 
 
 def adapters() -> list[str]:
     """Names of adapters that are there; other files in the folder are not offered."""
-    bundled = [name for name, path in BUNDLED.items() if path.is_file()]
     found = folder_paths.get_filename_list(FOLDER)
-    return [NONE, *bundled, *(name for name in found if is_adapter(folder_paths.get_full_path(FOLDER, name)))]
+    return [NONE, *BUNDLED, *(name for name in found if is_adapter(folder_paths.get_full_path(FOLDER, name)))]
 
 
 def is_adapter(path: str | None) -> bool:
@@ -83,8 +81,8 @@ class LoadCheckpoint(io.ComfyNode):
                 io.Combo.Input(
                     "adapter_name",
                     options=adapters(),
-                    tooltip="The trained adapter (encoder and keyframe attention) from models/svd_vfi. "
-                    "With none, SVD alone holds the keyframes.",
+                    tooltip="The trained adapter (encoder and keyframe attention) from models/svd_vfi, or a "
+                    "bundled one for the bundled miniature. With none, SVD alone holds the keyframes.",
                 ),
             ],
             outputs=[
@@ -119,7 +117,9 @@ class LoadAdapter(io.ComfyNode):
             description="Loads an adapter for in-betweening, for a checkpoint loaded elsewhere.",
             inputs=[
                 io.Combo.Input(
-                    "adapter_name", options=adapters(), tooltip="A trained adapter from models/svd_vfi."
+                    "adapter_name",
+                    options=adapters(),
+                    tooltip="A trained adapter from models/svd_vfi, or a bundled one for the miniature.",
                 ),
             ],
             outputs=[AdapterType.Output(display_name="adapter")],

@@ -249,12 +249,6 @@ CASES = {
 }
 
 
-def test_a_copy_without_its_bundled_weights_says_so(shelf, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("vfi_core.tiny.TINY", tmp_path / "nowhere.safetensors")
-    said = refused(shelf, tmp_path, "interpolate @a.png @b.png -o ^f.gif --device cpu", capsys)
-    assert "carries no trained miniature; give --model svd_xt.safetensors" in said
-
-
 @pytest.mark.parametrize(("line", "message"), CASES.values(), ids=CASES)
 def test_interpolate_refuses(shelf: Path, tmp_path: Path, capsys: Any, line: str, message: str) -> None:
     (tmp_path / "full").mkdir()

@@ -94,9 +94,9 @@ def _add_model(
     from .svd.interpolate import Settings
     from .svd.interpolators import linear_through_vae, svd_interpolator, vae_round_trip
     from .svd.load import load_svd
-    from .tiny import tiny_model
+    from .tiny import TINY
 
-    model = tiny_model() if args.model == "tiny" else args.model
+    model = TINY if args.model == "tiny" else args.model
     svd = load_svd(model, choose_device(args.device), torch.float32)
     if args.size is None and svd.config["size"][0] != svd.config["size"][1]:
         raise ValueError(f"the model's size {svd.config['size']} is no square; choose one with --size")

@@ -98,9 +98,9 @@ def main(args: argparse.Namespace) -> None:
 
     from .svd.interpolate import Settings, interpolate
     from .svd.load import load_svd
-    from .tiny import TINY, tiny_model
+    from .tiny import TINY
 
-    model: str | Path = tiny_model() if args.model is None else args.model
+    model: str | Path = TINY if args.model is None else args.model
     bundled = Path(model).resolve() == TINY.resolve()
     if not bundled and sys.stderr.isatty():  # ten gigabytes take a while
         print(f"loading {model}", file=sys.stderr)
@@ -216,7 +216,7 @@ def find_adapter(name: str | None, bundled: bool) -> Adapter | None:
     from .adapter import load_adapter
     from .tiny import ADAPTERS
 
-    if name is None and bundled and ADAPTERS["fast"].is_file():
+    if name is None and bundled:
         name = "fast"
     if name is None:
         print(

@@ -72,8 +72,12 @@ def adapter(name: str) -> Any:
     config = json.loads((FOLDER / "config.json").read_text())
     if name == "none":
         return loaders.open_adapter("none", config)
-    loaders.BUNDLED[name] = FOLDER / f"{name}.safetensors"
-    return loaders.open_adapter(name, config)
+    kept = loaders.adapter_path
+    loaders.adapter_path = lambda name: FOLDER / f"{name}.safetensors"
+    try:
+        return loaders.open_adapter(name, config)
+    finally:
+        loaders.adapter_path = kept
 
 
 @cache
@@ -599,18 +603,14 @@ def check_decoding_does_not_hang_on_free_memory():
 def check_the_bundled_miniature_is_offered_by_its_name():
     loaders = sys.modules[f"{PACK}.nodes.loaders"]
     loaders.register_folder()
-    kept, bundled = loaders.TINY, dict(loaders.BUNDLED)
-    loaders.TINY = FOLDER / "toy.safetensors"
-    name = next(iter(bundled))
-    loaders.BUNDLED[name] = FOLDER / "fast.safetensors"
-    try:
-        assert loaders.checkpoints()[0] == loaders.TINY_NAME
-        assert loaders.adapters()[:2] == ["none", name]
-        made = node("LoadCheckpoint", ckpt_name=loaders.TINY_NAME, adapter_name=name)
-        assert made[3].options == adapter("fast").options
-    finally:
-        loaders.TINY = kept
-        loaders.BUNDLED.update(bundled)
+    assert loaders.checkpoints()[0] == loaders.TINY_NAME
+    assert loaders.adapters()[:3] == ["none", *loaders.BUNDLED]
+    assert len(loaders.BUNDLED) == 2
+    for name, path in loaders.BUNDLED.items():
+        model, _, _, made = node("LoadCheckpoint", ckpt_name=loaders.TINY_NAME, adapter_name=name)
+        assert made.options == sys.modules[f"{PACK}.vfi_core.adapter"].load_adapter(path).options
+        patched, control = node("ApplyAdapter", model=model, adapter=made)  # refused where a shape differs
+        assert patched is not model and control is not None
 
 
 # Refusals, one sentence each
@@ -630,7 +630,10 @@ def check_wrong_models_and_files_are_refused():
     refused("gone", load, FOLDER / "nowhere.safetensors")
     loaders = sys.modules[f"{PACK}.nodes.loaders"]
     loaders.BUNDLED["a checkpoint"] = FOLDER / "toy.safetensors"
-    refused("a Stable Video Diffusion checkpoint", loaders.open_adapter, "a checkpoint", {})
+    try:
+        refused("a Stable Video Diffusion checkpoint", loaders.open_adapter, "a checkpoint", {})
+    finally:
+        del loaders.BUNDLED["a checkpoint"]
 
     class ImageVAE:
         first_stage_model = torch.nn.Linear(1, 1)

@@ -9,13 +9,3 @@ from pathlib import Path
 ROOM = Path(__file__).parent
 TINY = ROOM / "tiny_svd.safetensors"
 ADAPTERS = {name: ROOM / f"tiny_{name}.safetensors" for name in ("paper", "fast")}
-
-
-def tiny_model() -> Path:
-    """The tiny SVD's file. Raises ValueError where this copy carries none."""
-    if not TINY.is_file():
-        raise ValueError(
-            "this version carries no trained miniature; give --model svd_xt.safetensors, or train one as "
-            "CONTRIBUTING.md says"
-        )
-    return TINY

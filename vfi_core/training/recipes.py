@@ -19,7 +19,7 @@ from torch import Tensor
 from ..adapter import load_adapter, save_adapter
 from ..files import write_safetensors
 from ..svd.load import FULL_SIZE, build, load_svd, save_single_file
-from ..tiny import tiny_model
+from ..tiny import TINY
 from .clips import ClipSource
 from .config import build as build_config
 from .config import read_toml
@@ -165,7 +165,8 @@ def _base(recipe: BaseRecipe, clips: ClipSource, out: Path, device: torch.device
 
 def _adapter(recipe: AdapterRecipe, clips: ClipSource, out: Path, device: torch.device) -> Path:
     options = preset(recipe.preset, recipe.options)
-    svd = load_svd(tiny_model() if recipe.base == "tiny" else recipe.base, device)
+    start = None if recipe.start is None else load_adapter(Path(recipe.start))
+    svd = load_svd(TINY if recipe.base == "tiny" else recipe.base, device)
     c = recipe.clips
     if unknown := sorted(set(recipe.conditions) - {"fps", "motion_bucket_id", "augmentation", "guidance"}):
         raise ValueError(
@@ -180,7 +181,6 @@ def _adapter(recipe: AdapterRecipe, clips: ClipSource, out: Path, device: torch.
         "licence": recipe.licence,
     }
     pool = latent_pool(svd, clips, c.pool, c.frames, c.seed, out / "pool.safetensors")
-    start = None if recipe.start is None else load_adapter(Path(recipe.start))
     adapter = train_adapter(svd, options, pool, recipe.train, training, out, _say, start)
     path = out / "adapter.safetensors"
     save_adapter(adapter, path)
