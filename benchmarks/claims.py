@@ -165,7 +165,7 @@ def _options(args: argparse.Namespace, svd: SVD, measure: Measure) -> None:
     for option in args.only:
         scores = []
         for value in PAIRS[option]:
-            options = dataclasses.replace(_fast(), **{option: value})
+            options = dataclasses.replace(_trained_options("fast"), **{option: value})
             if options not in trained:
                 trained[options] = _train_and_measure(args, svd, measure, options, args.train_steps)
             scores.append(trained[options])
@@ -176,7 +176,7 @@ def _options(args: argparse.Namespace, svd: SVD, measure: Measure) -> None:
 
 def _steps(args: argparse.Namespace, svd: SVD, measure: Measure) -> None:
     """The moving average of each state, in the order given."""
-    options = _fast() if args.adapter == "fast" else preset(args.adapter, {})
+    options = _trained_options(args.adapter)
     for path in args.states:
         with safe_open(path, "pt") as file:
             step = (file.metadata() or {})["step"]
@@ -202,8 +202,8 @@ def _train_and_measure(
     return measure(load_modules(svd.unet, adapter), conditions)
 
 
-def _fast() -> Options:
-    recipe = _recipe("fast")
+def _trained_options(name: str) -> Options:
+    recipe = _recipe(name)
     return preset(recipe.preset, recipe.options)
 
 

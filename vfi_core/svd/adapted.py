@@ -100,14 +100,19 @@ def head_dim_of(unet: UNetSpatioTemporalConditionModel) -> int:
     return unet.config["block_out_channels"][0] // (heads if isinstance(heads, int) else heads[0])
 
 
-def load_modules(unet: UNetSpatioTemporalConditionModel, adapter: Adapter) -> AdapterModules:
-    """The trained modules of an adapter on its base, frozen. Raises ValueError for an adapter of another."""
+def check_base(unet: UNetSpatioTemporalConditionModel, adapter: Adapter) -> None:
+    """Raises ValueError where ``unet`` is not of the dimensions of the base the adapter was trained on."""
     adapter.check(shapes_of(unet))
     if adapter.head_dim != head_dim_of(unet):
         raise ValueError(
             f"{adapter.name} has attention heads of {adapter.head_dim} channels, this base of "
             f"{head_dim_of(unet)}; load the checkpoint it was trained on"
         )
+
+
+def load_modules(unet: UNetSpatioTemporalConditionModel, adapter: Adapter) -> AdapterModules:
+    """The trained modules of an adapter on its base, frozen. Raises ValueError for an adapter of another."""
+    check_base(unet, adapter)
     modules = AdapterModules(unet, adapter.options)
     plain = {k: v for k, v in adapter.tensors.items() if not k.startswith("encoder.lora.")}
     modules.load_state_dict(plain, strict=False)

@@ -20,7 +20,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from ..adapter import PRESETS, Adapter, Options
-from ..svd.adapted import AdapterModules, head_dim_of, shapes_of
+from ..svd.adapted import AdapterModules, check_base, head_dim_of
 from ..svd.load import SVD
 from .loss import NoiseLaw, denoising_loss
 from .pool import LatentPool
@@ -82,38 +82,36 @@ def train_denoiser(
     first = load_run(path, state, {"adamw": optimiser}, fingerprint)
 
     began, losses = time.time(), []
-    for step in range(first, config.steps):
-        g = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        latents, ends = pool.draw(config.batch, g, device)
-        with (
-            torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16),
-            short_attention(svd.unet, modules),
-        ):
-            loss = denoising_loss(svd, modules, options, latents, ends, config.noise, training, g)
-        if not torch.isfinite(loss):
-            raise ValueError(
-                f"the loss is {loss.item()} at step {step + 1}; lower lr ({config.lr}) and run it again"
-            )
-        for group in optimiser.param_groups:
-            group["lr"] = config.lr * warm_cosine(step, config.steps, config.warmup)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(trainable.values(), config.clip_norm)
-        if not torch.isfinite(norm):
-            raise ValueError(f"the gradient is {norm.item()} at step {step + 1}; lower lr ({config.lr})")
-        optimiser.step()
-        decay = min(config.ema, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for name, p in trainable.items():
-                average[name].lerp_(p, 1 - decay)
+    with short_attention(svd.unet, modules):
+        for step in range(first, config.steps):
+            g = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+            latents, ends = pool.draw(config.batch, g, device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+                loss = denoising_loss(svd, modules, options, latents, ends, config.noise, training, g)
+            if not torch.isfinite(loss):
+                raise ValueError(
+                    f"the loss is {loss.item()} at step {step + 1}; lower lr ({config.lr}) and run it again"
+                )
+            for group in optimiser.param_groups:
+                group["lr"] = config.lr * warm_cosine(step, config.steps, config.warmup)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(trainable.values(), config.clip_norm)
+            if not torch.isfinite(norm):
+                raise ValueError(f"the gradient is {norm.item()} at step {step + 1}; lower lr ({config.lr})")
+            optimiser.step()
+            decay = min(config.ema, (step + 1) / (step + 10))
+            with torch.no_grad():
+                for name, p in trainable.items():
+                    average[name].lerp_(p, 1 - decay)
 
-        losses.append(loss.item())
-        if (step + 1) % 50 == 0:
-            recent = sum(losses[-50:]) / len(losses[-50:])
-            left = (time.time() - began) / (step + 1 - first) * (config.steps - step - 1)
-            log(f"{step + 1}/{config.steps} loss {recent:.4f}, {left / 60:.1f} min left")
-        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-            save_run(path, step + 1, state, {"adamw": optimiser}, fingerprint)
+            losses.append(loss.item())
+            if (step + 1) % 50 == 0:
+                recent = sum(losses[-50:]) / len(losses[-50:])
+                left = (time.time() - began) / (step + 1 - first) * (config.steps - step - 1)
+                log(f"{step + 1}/{config.steps} loss {recent:.4f}, {left / 60:.1f} min left")
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                save_run(path, step + 1, state, {"adamw": optimiser}, fingerprint)
     return average
 
 
@@ -180,11 +178,9 @@ def train_adapter(
     if start is not None:
         if start.options != options:
             raise ValueError(f"{start.name} was trained with other options; give its own preset and options")
-        start.check(shapes_of(svd.unet))
+        check_base(svd.unet, start)
         if differ := sorted({adapter_key(n) for n in trainable} ^ set(start.tensors)):
             raise ValueError(f"{start.name} was trained on other layers ({differ[0]}); begin without it")
-        if start.head_dim != head_dim_of(svd.unet):
-            raise ValueError(f"{start.name} was trained on a base of other attention heads; begin without it")
         with torch.no_grad():
             for name, p in trainable.items():
                 p.copy_(start.tensors[adapter_key(name)])
