@@ -4,6 +4,7 @@
     keyframes    frames come in: onto a timeline, and into what the model is told
     fill         frames are filled
     film         frames go out
+    samples      example frames for the workflows
 
 `host` is the only room that knows ComfyUI's insides.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import fill, film, keyframes, loaders
+from . import fill, film, keyframes, loaders, samples
 
 
 class Extension(ComfyExtension):
@@ -27,9 +28,11 @@ class Extension(ComfyExtension):
             film.Decode,
             film.Assemble,
             fill.Interpolate,
+            film.ContactSheet,
         ]
 
 
 async def comfy_entrypoint() -> Extension:
     loaders.register_folder()
+    samples.offer_samples()
     return Extension()

@@ -15,6 +15,7 @@ from .schema import (
     conditions,
     fps_input,
     gather,
+    keyframe_indices_output,
     loop_input,
     model_size,
     picture_inputs,
@@ -115,7 +116,7 @@ class Interpolate(io.ComfyNode):
                 refresh_input("Run the condition encoder at every n-th step, reuse its features between."),
                 advanced(colour_lock_input()),
             ],
-            outputs=[io.Image.Output(), io.Float.Output(display_name="fps")],
+            outputs=[io.Image.Output(), io.Float.Output(display_name="fps"), keyframe_indices_output()],
         )
 
     @classmethod
@@ -169,4 +170,4 @@ class Interpolate(io.ComfyNode):
             encoder_refresh,
             colour_lock,
         )
-        return io.NodeOutput(film, float(timeline.fps))
+        return io.NodeOutput(film, float(timeline.fps), list(timeline.positions))

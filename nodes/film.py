@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from comfy_api.latest import io
 
+from ..vfi_core.sheet import contact_sheet
 from ..vfi_core.timeline import film_of, place
 from .host.film import SegmentKeyframes, decode_segment
-from .schema import KeyframesType, colour_lock_input, schema
+from .schema import KeyframesType, colour_lock_input, keyframe_indices_output, rgb, schema
 
 
 class Decode(io.ComfyNode):
@@ -45,11 +47,7 @@ class Assemble(io.ComfyNode):
             outputs=[
                 io.Image.Output(),
                 io.Float.Output(display_name="fps"),
-                io.Int.Output(
-                    display_name="keyframe_indices",
-                    is_output_list=True,
-                    tooltip="Where in the film the keyframes are.",
-                ),
+                keyframe_indices_output(),
             ],
         )
 
@@ -65,3 +63,42 @@ class Assemble(io.ComfyNode):
         for part, given in zip(images, keyframes, strict=True):
             place(film, given.segment, part)
         return io.NodeOutput(film, float(timeline.fps), list(timeline.positions))
+
+
+class ContactSheet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SVDVFIContactSheet",
+            display_name="SVD VFI Contact Sheet",
+            description="All frames of a film on one picture, keyframes framed in orange; a second film "
+            "stands under the first, frame below frame.",
+            search_aliases=["contact sheet", "film strip", "compare frames", "svd"],
+            is_input_list=True,
+            inputs=[
+                io.Image.Input("images", tooltip="The film."),
+                io.Image.Input(
+                    "compare_with", optional=True, tooltip="Another film with as many frames, to compare."
+                ),
+                io.Int.Input(
+                    "keyframe_indices",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Which frames are keyframes; from 'SVD VFI Interpolate' or 'SVD VFI Assemble'.",
+                ),
+                io.Int.Input(
+                    "columns",
+                    default=0,
+                    min=0,
+                    max=256,
+                    tooltip="Frames in a row. 0: all of them, at most nine.",
+                ),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, images, columns, compare_with=None, keyframe_indices=None) -> io.NodeOutput:
+        film = torch.cat([rgb(part) for part in images])
+        below = torch.cat([rgb(part) for part in compare_with]) if compare_with else None
+        return io.NodeOutput(contact_sheet(film, keyframe_indices or (), columns[0] or None, below)[None])

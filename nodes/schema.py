@@ -92,6 +92,12 @@ def colour_lock_input() -> io.Input:
     )
 
 
+def keyframe_indices_output() -> io.Output:
+    return io.Int.Output(
+        display_name="keyframe_indices", is_output_list=True, tooltip="Where in the film the keyframes are."
+    )
+
+
 def conditions(adapter: Adapter | None) -> dict[str, Any]:
     """frames, fps, motion bucket ... the model was trained under: what inputs left at 0 fall back to."""
     return dict(FULL_SIZE) | (dict(adapter.training) if adapter else {})

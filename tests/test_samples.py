@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import vfi_core.samples
+from vfi_core import media
 from vfi_core.samples.draw import SCENES, SIZE, truth, write
 
 FOLDER = Path(vfi_core.samples.__file__).parent
@@ -36,6 +37,13 @@ def test_the_true_film_begins_and_ends_with_the_bundled_pictures(name: str):
     assert film.shape == (5, SIZE, SIZE, 3) and film.dtype == torch.uint8
     assert np.array_equal(film[0].numpy(), pixels(FOLDER / f"{name}_first.png"))
     assert np.array_equal(film[-1].numpy(), pixels(FOLDER / f"{name}_last.png"))
+
+
+def test_the_bundled_video_shows_the_true_film():
+    frames = media.read_video(FOLDER / "orbit.mp4")
+    assert media.read_fps(FOLDER / "orbit.mp4") == 4
+    error = (frames.float() - truth("orbit", 4).float()).pow(2).mean((1, 2, 3))
+    assert len(frames) == 4 and (error < 255**2 / 10**3.5).all(), error  # 35 dB: H.264 is lossy
 
 
 @pytest.mark.parametrize("name", SCENES)

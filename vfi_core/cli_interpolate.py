@@ -96,6 +96,7 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"seed {args.seed} leaves no seeds for {len(originals) - 1} gaps; use a smaller one")
     device = choose_device(args.device)
 
+    from .sheet import contact_sheet
     from .svd.interpolate import Settings, interpolate
     from .svd.load import load_svd
     from .tiny import TINY
@@ -132,7 +133,8 @@ def main(args: argparse.Namespace) -> None:
     frames = restore_keyframes(film, originals, count)
     media.write_film(frames, args.out, fps)
     if args.sheet:
-        media.write_sheet(media.contact_sheet(frames, range(0, len(frames), count + 1)), args.sheet)
+        sheet = contact_sheet((frame / 255 for frame in frames), range(0, len(frames), count + 1))
+        media.write_picture((sheet * 255).round().to(torch.uint8), args.sheet)
     shape = f"{len(frames)} frames of {width}x{height}"
     print(f"{args.out.resolve()}: {shape}, {fps:g} a second, seed {args.seed}")
     if args.sheet:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 
 PICTURES = frozenset(
@@ -147,35 +147,11 @@ def write_film(frames: Tensor | Iterable[Tensor], out: Path, fps: float) -> None
                 _image(frame).save(partial / f"{i:05d}.png")
 
 
-def contact_sheet(
-    frames: Tensor | Iterable[Tensor], known: Iterable[int] = (), columns: int | None = None
-) -> Image.Image:
-    """All frames [n, H, W, 3] uint8 on one picture, row by row, the known ones framed in orange.
-
-    Frames larger than 256 pixels are shrunk; smaller ones keep their pixels. At most nine columns by default.
-    """
-    pictures = [_image(frame) for frame in frames]
-    for picture in pictures:
-        picture.thumbnail((256, 256), Image.Resampling.LANCZOS)
-    columns = columns or min(len(pictures), 9)
-    gap = 4
-    w, h = pictures[0].width + gap, pictures[0].height + gap
-    sheet = Image.new("RGB", (columns * w + gap, -(-len(pictures) // columns) * h + gap), (24, 24, 24))
-    draw = ImageDraw.Draw(sheet)
-    marked = set(known)
-    for i, picture in enumerate(pictures):
-        x, y = i % columns * w + gap, i // columns * h + gap
-        if i in marked:
-            draw.rectangle((x - 3, y - 3, x + picture.width + 2, y + picture.height + 2), fill=(255, 150, 0))
-        sheet.paste(picture, (x, y))
-    return sheet
-
-
-def write_sheet(sheet: Image.Image, out: Path) -> None:
-    """Writes a contact sheet as png. Raises ValueError where ``out`` cannot be written."""
+def write_picture(picture: Tensor, out: Path) -> None:
+    """Writes one picture [H, W, 3] uint8 as png. Raises ValueError where ``out`` cannot be written."""
     check_output_file(out)
     with _whole(out, ".png") as partial:
-        sheet.save(partial)
+        _image(picture).save(partial)
 
 
 def _is_picture(path: Path) -> bool:

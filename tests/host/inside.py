@@ -222,6 +222,45 @@ def check_separate_nodes_make_the_all_in_one_s_film():
     assert torch.equal(whole[indices], pictures()) and fps == 7
 
 
+def check_a_contact_sheet_marks_the_films_keyframes():
+    whole, _, indices = node(
+        "Interpolate",
+        **dict(zip(("model", "clip_vision", "vae"), loaded(), strict=True)),
+        images=pictures(),
+        adapter=adapter("fast"),
+        steps=1,
+    )
+    assert torch.equal(whole[indices], pictures())
+    halves = [whole[:6], whole[6:]]  # as separate batches, too
+    (sheet,) = node("ContactSheet", images=halves, columns=[0], keyframe_indices=indices)
+    (pair,) = node("ContactSheet", images=[whole], columns=[0], compare_with=[whole])
+    rows, h, w = -(-len(whole) // 9), *whole.shape[1:3]
+    assert sheet.shape == (1, rows * (h + 4) + 4, 9 * (w + 4) + 4, 3), sheet.shape
+    assert pair.shape == (1, 2 * rows * (h + 4) + 4, 9 * (w + 4) + 4, 3), pair.shape
+    for i in range(len(whole)):
+        y, x = i // 9 * (h + 4) + 4, i % 9 * (w + 4) + 4
+        assert torch.equal(sheet[0, y : y + h, x : x + w], whole[i]), i
+        orange = sheet[0, y - 1, x] - sheet[0, y - 1, x].mean()
+        assert (orange.abs().max() > 0.1) == (i in indices), i
+    refused("films of one length", node, "ContactSheet", images=[whole], columns=[0], compare_with=halves[:1])
+
+
+def check_the_example_pictures_lie_where_load_image_looks():
+    classes()
+    mine = FOLDER / "input" / "svd_vfi_orbit_first.png"
+    bundled = {
+        f"svd_vfi_{p.name}" for p in (ROOT / "vfi_core/samples").iterdir() if p.suffix in (".png", ".mp4")
+    }
+    assert bundled == {p.name for p in mine.parent.iterdir()}, sorted(bundled)
+    mine.write_bytes(b"mine")
+    offer = sys.modules[f"{PACK}.nodes.samples"].offer_samples
+    offer()
+    assert mine.read_bytes() == b"mine"  # nothing of the user's is overwritten
+    mine.unlink()
+    offer()
+    assert len(mine.read_bytes()) > 1000
+
+
 def check_pictures_of_half_precision_and_the_largest_seed_make_a_film():
     largest = 2**64 - 1
     images, (model, clip_vision, vae) = pictures().half(), loaded()
@@ -766,8 +805,12 @@ def main(comfy: str, folder: str) -> None:
     from comfy.cli_args import args
 
     args.cpu = True
+    import folder_paths
+
     import nodes  # noqa: F401 the host's, as ComfyUI starts: comfy_extras look for it
 
+    (FOLDER / "input").mkdir()
+    folder_paths.set_input_directory(str(FOLDER / "input"))  # the pack lays its example pictures there
     load_pack()
     errors, checks = {}, {n: f for n, f in globals().items() if n.startswith("check_")}
     with torch.inference_mode():

@@ -2,7 +2,7 @@
 
 Every frame is a formula of the time alone, so the film between two keyframes is known exactly. All arithmetic
 is float64: another machine's last digit does not reach the eight bits of a pixel. The PNGs beside this file
-are written by `python -m vfi_core.samples.draw`.
+are written by `python -m vfi_core.samples.draw`; `orbit.mp4` is truth("orbit", 4) at four frames a second.
 
 Legend: t in 0..1 over the film, H W pixels; x right, y down, both -1..1 over the frame.
 """
@@ -36,9 +36,9 @@ def truth(name: str, frames: int, size: int = SIZE) -> Tensor:
 
 
 def write(folder: Path) -> None:
-    """The first and the last picture of every scene as PNG files in ``folder``."""
+    """The first, the middle and the last picture of every scene as PNG files in ``folder``."""
     for name in SCENES:
-        for which, picture in zip(("first", "last"), truth(name, 2), strict=True):
+        for which, picture in zip(("first", "middle", "last"), truth(name, 3), strict=True):
             Image.fromarray(picture.numpy()).save(folder / f"{name}_{which}.png", optimize=True)
 
 
