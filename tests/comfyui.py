@@ -1,8 +1,12 @@
-"""Where a ComfyUI is, and what the tests give it: a random miniature, and adapters with no tensor at rest."""
+"""Where a ComfyUI is, and what the tests give it: this pack as it is installed, a random miniature, and
+adapters with no tensor at rest.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -37,6 +41,23 @@ def interpreter(comfy: Path) -> str:
     """The host's own: COMFYUI_PYTHON, its virtual environment's, else this one."""
     own = comfy / ".venv" / "bin" / "python"
     return os.environ.get("COMFYUI_PYTHON") or (str(own) if own.is_file() else sys.executable)
+
+
+def unpack(folder: Path) -> Path:
+    """The pack as an archive of `comfy node pack` unpacks: what git knows (or would), less .comfyignore."""
+
+    def listed(*options: str) -> set[str]:
+        command = ["git", "ls-files", "-z", "--cached", "--others", *options]
+        return set(
+            subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
+        )
+
+    left_out = listed("--ignored", "--exclude-from=.comfyignore")
+    for name in listed("--exclude-standard") - left_out - {""}:
+        if (ROOT / name).is_file():  # a file removed from the working tree is still in git's list
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    return folder
 
 
 def toy() -> SVD:

@@ -2,9 +2,9 @@
 
     python served.py <ComfyUI> <folder>
 
-A server of its own on a free loopback port, with this pack linked in under a name with dashes; ``folder`` is
-furnished by test_nodes.py. Each ``check_*`` is one law, in order; ``served.json`` gets the traceback of each
-that does not hold.
+A server of its own on a free loopback port, with this pack as its archive unpacks, under a name with a dash;
+``folder`` is furnished by test_nodes.py. Each ``check_*`` is one law, in order; ``served.json`` gets the
+traceback of each that does not hold.
 """
 
 from __future__ import annotations
@@ -26,24 +26,27 @@ import numpy
 import psutil
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parents[2]
 GRAPHS = Path(__file__).with_name("api")
 BOOT = 180  # seconds; 9 to 17 were measured on a quiet machine
 NODES = 10
+TINY, FAST = "tiny SVD (bundled miniature)", "fast (bundled, for tiny SVD)"
 
 
 class Server:
     """A ComfyUI in a process of its own, and what one says to it."""
 
-    def __init__(self, comfy: Path, folder: Path, options: Sequence[str] = ("--cpu",)) -> None:
+    def __init__(
+        self, comfy: Path, folder: Path, options: Sequence[str] = ("--cpu",), pack: Path = ROOT
+    ) -> None:
         self.comfy, self.folder, self.options, self.base = comfy, folder, options, folder / "base"
         for name in ("custom_nodes", "input", "output", "temp", "user"):
             (self.base / name).mkdir(parents=True)
         for name in ("checkpoints", "svd_vfi"):
             (self.base / "models" / name).mkdir(parents=True)
-        (self.base / "custom_nodes" / "svd-vfi-under-test").symlink_to(ROOT, target_is_directory=True)
+        (self.base / "custom_nodes" / "another-name").symlink_to(pack, target_is_directory=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -129,7 +132,8 @@ class Outcome:
     def frames(self) -> torch.Tensor:
         """[T, H, W, 3] uint8, of the graph's one SaveImage."""
         assert self.end == "execution_success", (self.end, self.error)
-        files = [image for data in self.of("executed") for image in (data["output"] or {}).get("images", [])]
+        told = [image for data in self.of("executed") for image in (data["output"] or {}).get("images", [])]
+        files = [file for file in told if file["type"] == "output" and file["filename"].endswith(".png")]
         assert files, self.messages
         paths = [self.folder / f["subfolder"] / f["filename"] for f in files]
         return torch.stack([torch.from_numpy(numpy.array(Image.open(p).convert("RGB"))) for p in paths])
@@ -142,6 +146,13 @@ def furnish(server: Server) -> None:
     for name in ("fast", "paper"):
         shutil.copy(folder / f"{name}.safetensors", models / "svd_vfi")
     shutil.copy(folder / "toy.safetensors", models / "svd_vfi" / "no_adapter.safetensors")
+    with contextlib.suppress(ImportError):  # 0.3.64 has no FILM. Here it draws nothing: its weights are zero
+        sys.path.insert(0, str(server.comfy))
+        from comfy_extras.frame_interpolation_models.film_net import FILMNet
+
+        nothing = {name: torch.zeros_like(value).half() for name, value in FILMNet().state_dict().items()}
+        (models / "frame_interpolation").mkdir()
+        save_file(nothing, models / "frame_interpolation" / "film_net_fp16.safetensors")
     for i, picture in enumerate(load_file(folder / "keyframes.safetensors")["keyframes"]):
         pixels = (picture * 255).round().byte().numpy()
         Image.fromarray(pixels).save(server.base / "input" / f"key_{i}.png")
@@ -260,6 +271,53 @@ async def check_errors_are_one_sentence(server: Server):
         assert outcome.end == "execution_error" and "nowhere" in outcome.error, outcome.error
 
 
+async def check_the_bundled_quick_start_makes_its_film(server: Server):
+    frames = (await server.run(workflow("quick_start"))).frames()
+    assert frames.shape == (7, 256, 256, 3), frames.shape
+    for which, name in ((0, "first"), (-1, "last")):
+        given = Image.open(server.base / "input" / f"svd_vfi_orbit_{name}.png").convert("RGB")
+        assert torch.equal(frames[which], torch.from_numpy(numpy.array(given))), name
+
+
+async def check_every_other_workflow_runs(server: Server):
+    offered = await server.get("/object_info")
+    lengths = {
+        "loop": 12,
+        "many_keyframes": 13,
+        "slow_motion": 19,
+        "stock_ksampler": 7,
+        "svd_xt_two_keyframes": 7,  # on the miniature, which stands in for Stability's weights here
+        "wide_gaps_then_frame_interpolation": 13,
+    }
+    told = {name for name in (await server.get("/api/workflow_templates"))["another-name"]}
+    assert told == {"quick_start", *lengths}, told
+    for name, length in lengths.items():
+        nodes = workflow(name, steps=1)
+        if not {node["class_type"] for node in nodes.values()} <= set(offered):
+            assert name == "wide_gaps_then_frame_interpolation", name  # 0.3.64 has no FrameInterpolate
+            continue
+        outcome = await server.run(nodes)
+        assert len(outcome.frames()) == length, name
+        assert list((server.base / "output/video").glob(f"svd_vfi_{name}*.mp4")), name
+
+
+def workflow(name: str, **changes: Any) -> dict:
+    """A shipped workflow in API format that runs here and saves its frames; ``changes`` go to every node that
+    has such an input.
+    """
+    nodes = json.loads((GRAPHS / f"{name}.json").read_text())
+    for node in nodes.values():
+        inputs = node["inputs"]
+        inputs |= {entry: value for entry, value in changes.items() if entry in inputs}
+        if inputs.get("ckpt_name") == "svd_xt.safetensors":
+            inputs |= {"ckpt_name": TINY, "adapter_name": FAST}
+        if node["class_type"] == "CreateVideo":
+            film = inputs["images"]
+    return nodes | {
+        "frames": {"class_type": "SaveImage", "inputs": {"images": film, "filename_prefix": name}}
+    }
+
+
 async def check_memory_comes_back(server: Server):
     process, sizes = psutil.Process(server.process.pid), []
     for seed in range(4):
@@ -278,7 +336,7 @@ async def check_memory_comes_back(server: Server):
 async def main(comfy: Path, folder: Path) -> None:
     checks = {name: check for name, check in globals().items() if name.startswith("check_")}
     errors: dict[str, str | None] = {}
-    server = Server(comfy, folder)
+    server = Server(comfy, folder, pack=folder / "pack")
     furnish(server)
     async with server:
         for name, check in checks.items():

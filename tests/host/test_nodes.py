@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.comfyui import comfyui, interpreter, random_adapter, toy
+from tests.comfyui import comfyui, interpreter, random_adapter, toy, unpack
 from tests.svd.toys import toy_svd
 from vfi_core.adapter import PRESETS, Options, load_adapter, save_adapter
 from vfi_core.svd.interpolate import Settings, interpolate
@@ -58,7 +58,8 @@ pytestmark = [
 
 
 def furnish(folder: Path) -> None:
-    """The files inside.py works with, and the headless host's films."""
+    """The files inside.py and served.py work with, and the headless host's films."""
+    unpack(folder / "pack")
     save_single_file(toy(), folder / "toy.safetensors", torch.float32)
     save_single_file(toy_svd(layers=1), folder / "other.safetensors", torch.float32)
     (folder / "config.json").write_text(json.dumps(toy().config))

@@ -1,0 +1,57 @@
+"""Makes the workflows' thumbnails anew: every frame of each one's own film, the keyframes framed in orange.
+
+    ComfyUI/.venv/bin/python tests/host/thumbnails.py <ComfyUI> [workflow ...]
+
+SVD-XT's film is the miniature's, and the last doubling's is shown before it: neither's weights are here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import served
+import torch
+from PIL import Image
+
+sys.path.append(str(served.ROOT))
+from vfi_core.sheet import contact_sheet  # noqa: E402
+
+SIDE = 480
+KEYFRAMES = {"loop": (0, 6), "many_keyframes": (0, 6, 12), "slow_motion": (0, 6, 12, 18)}
+
+
+async def main(comfy: Path, names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        server = served.Server(comfy, Path(folder))
+        async with server:
+            for name in names or sorted(path.stem for path in (served.ROOT / "workflows").glob("*.json")):
+                nodes = served.workflow(name)
+                for node in nodes.values():
+                    if node["class_type"] == "SVDVFIInterpolate":
+                        film = next(key for key, other in nodes.items() if other is node)
+                        nodes["frames"]["inputs"]["images"] = [film, 0]
+                wanted = {"frames"}
+                while True:  # the film alone: what no frame depends on stays out
+                    links = [v[0] for k in wanted for v in nodes[k]["inputs"].values() if isinstance(v, list)]
+                    if set(links) <= wanted:
+                        break
+                    wanted |= set(links)
+                frames = (await server.run({k: nodes[k] for k in wanted})).frames()
+                known = KEYFRAMES.get(name, (0, len(frames) - 1))
+                sheet = contact_sheet(frames / 255, known, columns=math.ceil(math.sqrt(len(frames))))
+                picture = Image.fromarray((sheet * 255).round().to(torch.uint8).numpy())
+                picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+                square = Image.new("RGB", (SIDE, SIDE), (24, 24, 24))
+                square.paste(picture, ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
+                square.save(served.ROOT / "workflows" / f"{name}.jpg", quality=88)
+                shutil.rmtree(server.base / "output")
+                print(name, len(frames), "frames")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2:]))
