@@ -148,6 +148,9 @@ def furnish(server: Server) -> None:
     shutil.copy(folder / "toy.safetensors", models / "svd_vfi" / "no_adapter.safetensors")
     with contextlib.suppress(ImportError):  # 0.3.64 has no FILM. Here it draws nothing: its weights are zero
         sys.path.insert(0, str(server.comfy))
+        from comfy.cli_args import args
+
+        args.cpu = True
         from comfy_extras.frame_interpolation_models.film_net import FILMNet
 
         nothing = {name: torch.zeros_like(value).half() for name, value in FILMNet().state_dict().items()}

@@ -1,0 +1,141 @@
+"""Draws anew what the help pages and README show: every node as the editor draws it, and what comes of it.
+
+    python -m tests.browser.pictures
+
+Needs what test_editor.py needs. Nodes' pictures go to web/docs/<node id>/node.png, results beside the pages.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from tests.browser.editor import FLAGS, Editor, chromium, serving
+from tests.comfyui import ROOT, comfyui, unpack
+
+DOCS = ROOT / "web/docs"
+MARGIN = 24  # pixels around a node
+
+
+def nodes(editor: Editor) -> None:
+    """Every node of ours on an empty canvas, twice as large, cut out."""
+    for page in sorted(DOCS.glob("*.md")):
+        editor.clear()
+        editor.look(-100, -60, 1.5)
+        key = editor.add(page.stem, 0, 0)
+        editor.page.wait_for_timeout(500)
+        left, top, right, bottom = editor.ask(
+            """id => { const n = app.graph.getNodeById(id), c = app.canvas;
+                const box = c.canvas.getBoundingClientRect();
+                const [a, b] = c.ds.convertOffsetToCanvas([n.pos[0], n.pos[1] - 30]);
+                const [u, v] = c.ds.convertOffsetToCanvas([n.pos[0] + n.size[0], n.pos[1] + n.size[1]]);
+                return [box.left + a, box.top + b, box.left + u, box.top + v]; }""",
+            key,
+        )
+        target = DOCS / page.stem / "node.png"
+        target.parent.mkdir(exist_ok=True)
+        clip = {
+            "x": left - MARGIN,
+            "y": top - MARGIN - 20,
+            "width": right - left + 2 * MARGIN,
+            "height": bottom - top + 2 * MARGIN + 20,
+        }
+        editor.page.screenshot(path=target, clip=clip)
+        with Image.open(target) as picture:
+            picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(target, optimize=True)
+
+
+def results(editor: Editor, output: Path) -> None:
+    """film.jpg; adapter.jpg, with the adapter and without it below; gap.jpg, before it is filled."""
+    quick = json.loads((ROOT / "tests/host/api/quick_start.json").read_text())
+    load, film = (
+        next(key for key, node in quick.items() if node["class_type"] == f"SVDVFI{kind}")
+        for kind in ("LoadCheckpoint", "Interpolate")
+    )
+    told = quick[film]["inputs"]
+    given = {name: told[name] for name in ("images", "last_image")}
+    shared = {key: node for key, node in quick.items() if node["class_type"].startswith(("Load", "SVDVFI"))}
+
+    def node(kind: str, **inputs: Any) -> dict:
+        return {"class_type": f"SVDVFI{kind}", "inputs": inputs}
+
+    places = {"in_betweens": 0, "positions": "", "fps": 0.0, "size": "trained size", "loop": False, "seed": 0}
+    bare = {
+        "plain": node("LoadCheckpoint", **quick[load]["inputs"] | {"adapter_name": "none"}),
+        "without": node("Interpolate", **told | {"adapter": ["plain", 3]}),
+    }
+    empty = {
+        "keys": node("Keyframes", vae=[load, 2], adapter=[load, 3], **given, **places),
+        "open": node("Decode", vae=[load, 2], latent=["keys", 1], keyframes=["keys", 0], colour_lock=False),
+    }
+    marks = {"keyframe_indices": [film, 2], "columns": 0}
+    sheets = {
+        "film": {"sheet": node("ContactSheet", images=[film, 0], **marks)},
+        "adapter": bare
+        | {"sheet": node("ContactSheet", images=[film, 0], compare_with=["without", 0], **marks)},
+        "gap": empty | {"sheet": node("ContactSheet", images=["open", 0], **marks)},
+    }
+    for name, own in sheets.items():
+        save = {"class_type": "SaveImage", "inputs": {"images": ["sheet", 0], "filename_prefix": name}}
+        body = json.dumps({"prompt": shared | own | {"save": save}}).encode()
+        request = urllib.request.Request(f"{editor.url}/prompt", body, {"Content-Type": "application/json"})
+        urllib.request.urlopen(request).close()
+        for _ in range(180):
+            editor.page.wait_for_timeout(1000)
+            if done := list(output.glob(f"{name}_*.png")):
+                editor.page.wait_for_timeout(1000)  # until it is whole
+                break
+        else:
+            raise SystemExit((output.parent / "server.log").read_text()[-3000:])
+        with Image.open(done[0]) as picture:
+            picture.thumbnail((1100, 600), Image.Resampling.LANCZOS)
+            picture.convert("RGB").save(DOCS / f"{name}.jpg", quality=88)
+
+
+def screenshots(editor: Editor) -> None:
+    """web/quick_start.jpg: the editor after the first film."""
+    page = editor.page
+    editor.drop("quick_start", json.loads((ROOT / "workflows/quick_start.json").read_text()))
+    page.keyboard.press(".")
+    page.get_by_test_id("queue-button").click()
+    page.wait_for_function("() => document.querySelector('video')?.readyState >= 2", timeout=240_000)
+    page.wait_for_function("() => app.graph._nodes.some(n => n.type === 'PreviewImage' && n.imgs?.length)")
+    page.get_by_test_id("toggle-minimap-button").click()
+    page.mouse.move(1500, 700)
+    page.wait_for_timeout(6000)  # the message that the job is done goes away
+    page.keyboard.press(".")
+    page.wait_for_timeout(1500)
+    taken = Path(tempfile.gettempdir()) / "quick_start.png"
+    page.screenshot(path=taken)
+    with Image.open(taken) as picture:
+        picture.convert("RGB").save(ROOT / "web/quick_start.jpg", quality=85)
+    taken.unlink()
+
+
+def main() -> None:
+    comfy = comfyui()
+    if comfy is None or chromium() is None:
+        raise SystemExit("needs a ComfyUI (COMFYUI_PATH) and Chromium")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
+        base = Path(folder)
+        for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
+            (base / name).mkdir()
+        unpack(base / "custom_nodes" / "svd-vfi")
+        with serving(comfy, base) as url:
+            browser = p.chromium.launch(executable_path=chromium(), args=FLAGS)
+            context = browser.new_context(viewport={"width": 1600, "height": 950})
+            editor = Editor(context.new_page(), url, base)
+            nodes(editor)
+            results(editor, base / "output")
+            screenshots(editor)
+            browser.close()
+
+
+if __name__ == "__main__":
+    main()
