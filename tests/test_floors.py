@@ -121,6 +121,7 @@ def breaches(path: PurePosixPath, source: str, known: set[PurePosixPath]) -> lis
     return found
 
 
+OUTSIDE = {"subprocess", "socket", "urllib", "http", "ftplib", "requests", "pip", "multiprocessing"}
 HOUSE = modules("vfi_core", "nodes", "__init__.py")
 KNOWN = set(HOUSE)
 
@@ -167,6 +168,24 @@ def test_a_wrong_import_is_caught(path: str, source: str, expected: str):
 )
 def test_a_right_import_is_let_through(path: str, source: str):
     assert breaches(PurePosixPath(path), source, KNOWN) == []
+
+
+def doors(path: PurePosixPath, source: str) -> list[str]:
+    """What starts a program, opens a connection or runs text as code."""
+    found = [name for name, _ in imports(path, source) if name.split(".")[0] in OUTSIDE]
+    calls = (node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return found + [f.id for f in calls if isinstance(f, ast.Name) and f.id in ("eval", "exec", "compile")]
+
+
+@pytest.mark.parametrize("path", HOUSE, ids=str)
+def test_nothing_starts_programs_opens_connections_or_runs_text(path: PurePosixPath):
+    """The registry's rule, and plain manners: what is installed is all that runs."""
+    assert doors(path, (ROOT / path).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("source", ["import subprocess", "from urllib import request", "f = eval('1')"])
+def test_an_open_door_is_seen(source: str):
+    assert doors(PurePosixPath("nodes/fill.py"), source)
 
 
 def test_no_two_modules_import_each_other_in_a_circle():

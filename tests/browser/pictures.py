@@ -1,25 +1,29 @@
-"""Draws anew what the help pages and README show: every node as the editor draws it, and what comes of it.
+"""Draws anew what the help pages, README and the registry show: nodes as the editor draws them, what comes of
+them, the editor itself, icon and banner.
 
-    python -m tests.browser.pictures
+    python -m tests.browser.pictures [brand]
 
-Needs what test_editor.py needs. Nodes' pictures go to web/docs/<node id>/node.png, results beside the pages.
+Needs what test_editor.py needs; with ``brand`` nothing but PIL. Nodes' pictures go to
+web/docs/<node id>/node.png, results beside the pages.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import urllib.request
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import sync_playwright
 
 from tests.browser.editor import FLAGS, Editor, chromium, serving
 from tests.comfyui import ROOT, comfyui, unpack
+from vfi_core.samples.draw import truth
 
-DOCS = ROOT / "web/docs"
+WEB, DOCS = ROOT / "web", ROOT / "web/docs"
 MARGIN = 24  # pixels around a node
 
 
@@ -114,11 +118,40 @@ def screenshots(editor: Editor) -> None:
     taken = Path(tempfile.gettempdir()) / "quick_start.png"
     page.screenshot(path=taken)
     with Image.open(taken) as picture:
-        picture.convert("RGB").save(ROOT / "web/quick_start.jpg", quality=85)
+        picture.convert("RGB").save(WEB / "quick_start.jpg", quality=85)
     taken.unlink()
 
 
+def brand() -> None:
+    """icon.png, square: a moon on its way; banner.png, 21:9: its film, with the drawn in-betweens held back."""
+
+    def frames(count: int, size: int) -> list[Image.Image]:
+        return [Image.fromarray(frame.numpy()) for frame in truth("orbit", count, size)]
+
+    way = frames(7, 800)
+    icon = Image.blend(way[0], way[-1], 0.5)
+    for frame, share in zip((way[1], way[3], way[5]), (0.2, 0.25, 0.2), strict=True):
+        icon = Image.blend(icon, frame, share)
+    icon.resize((400, 400), Image.Resampling.LANCZOS).save(WEB / "icon.png", optimize=True)
+
+    banner = Image.new("RGB", (1680, 720), (24, 24, 24))
+    for i, frame in enumerate(frames(4, 392)):
+        x = 22 + i * 414
+        if i in (0, 3):
+            banner.paste((255, 150, 0), (x - 6, 284 - 6, x + 398, 284 + 398))
+        else:
+            frame = Image.blend(frame, Image.new("RGB", frame.size, (24, 24, 24)), 0.6)
+        banner.paste(frame, (x, 284))
+    draw = ImageDraw.Draw(banner)
+    draw.text((22, 60), "SVD Video Frame Interpolation", "#f6e3c5", ImageFont.load_default(96))
+    draw.text((24, 190), "two pictures in, the film between them out", "#55b3b0", ImageFont.load_default(48))
+    banner.resize((1260, 540), Image.Resampling.LANCZOS).save(WEB / "banner.png", optimize=True)
+
+
 def main() -> None:
+    brand()
+    if sys.argv[1:] == ["brand"]:
+        return
     comfy = comfyui()
     if comfy is None or chromium() is None:
         raise SystemExit("needs a ComfyUI (COMFYUI_PATH) and Chromium")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from peft import LoraConfig, inject_adapter_in_model
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 
 from ..adapter import PRESETS, Adapter, Options
 from ..svd.adapted import AdapterModules, check_base, head_dim_of
@@ -86,7 +86,7 @@ def train_denoiser(
         for step in range(first, config.steps):
             g = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
             latents, ends = pool.draw(config.batch, g, device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+            with autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
                 loss = denoising_loss(svd, modules, options, latents, ends, config.noise, training, g)
             if not torch.isfinite(loss):
                 raise ValueError(

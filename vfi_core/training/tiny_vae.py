@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLTemporalDecoder
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 
 from .clips import ClipSource
 from .run_state import digest, load_run, save_run
@@ -93,15 +93,15 @@ def build_vae(config: VAEConfig) -> AutoencoderKLTemporalDecoder:
 
 def patch_discriminator() -> nn.Sequential:
     """Pictures [b, 3, H, W] -> a score per patch [b, 1, H/4, W/4]."""
-    norm = nn.utils.parametrizations.spectral_norm
+    conv, norm = nn.Conv2d, nn.utils.parametrizations.spectral_norm
     return nn.Sequential(
-        nn.Conv2d(3, 32, 4, 2, 1),
+        conv(3, 32, 4, 2, 1),
         nn.LeakyReLU(0.2),
-        norm(nn.Conv2d(32, 64, 4, 2, 1)),
+        norm(conv(32, 64, 4, 2, 1)),
         nn.LeakyReLU(0.2),
-        norm(nn.Conv2d(64, 96, 3, 1, 1)),
+        norm(conv(64, 96, 3, 1, 1)),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(96, 1, 3, 1, 1),
+        conv(96, 1, 3, 1, 1),
     )
 
 
@@ -149,7 +149,7 @@ def train_vae(
         for group in optimiser.param_groups:
             group["lr"] = config.lr * warm_cosine(step, config.steps, 100)
 
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+        with autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
             posterior = vae.encode(real).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=g).to(device)
             latents = posterior.mean + posterior.std * noise
