@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.clip_vision
+import comfy.latent_formats
 import comfy.model_base
 import comfy.model_detection
 import comfy.model_management
@@ -23,6 +24,7 @@ import comfy.sd
 import comfy.supported_models
 import comfy.utils
 import torch
+import torch.nn.functional as F
 from comfy.ldm.models.autoencoder import AutoencoderKL, AutoencodingEngine
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -66,7 +68,9 @@ def load_checkpoint(path: Path) -> tuple[Any, Any, Any]:
     state = comfy.utils.load_torch_file(str(path), safe_load=True)
     vae = build_vae(section(state, PREFIXES["vae"]), config["vae"])
     clip_vision = build_clip_vision(state, config["image_encoder"])
-    return load_miniature(str(path)), clip_vision, vae
+    model = load_miniature(str(path))
+    model.model.latent_format = preview_colours(vae.first_stage_model, model.model.latent_format.scale_factor)
+    return model, clip_vision, vae
 
 
 def check_checkpoint(path: Path) -> Mapping[str, str]:
@@ -156,6 +160,23 @@ def build_vae(state: dict[str, Tensor], config: Mapping[str, Any]) -> comfy.sd.V
         engine, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
     )
     return vae
+
+
+@torch.no_grad()
+def preview_colours(engine: AutoencodingEngine, scale: float) -> comfy.latent_formats.LatentFormat:
+    """The latent format with the linear map to colours that the host draws previews by, fitted to this VAE:
+    Stable Diffusion's own map shows other latents in false colours.
+    """
+    coarse = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    latents = F.interpolate(coarse, (8, 8), mode="bicubic")  # scaled latents have unit variance
+    pictures = torch.cat([engine.decode(one[None] / scale) for one in latents])
+    colours = F.interpolate(pictures, (8, 8), mode="area").movedim(1, -1).reshape(-1, 3)
+    known = F.pad(latents.movedim(1, -1).reshape(-1, 4), (0, 1), value=1.0)
+    fitted = torch.linalg.lstsq(known, colours).solution.tolist()  # [5, 3]: four channels, a constant
+    latent_format = comfy.latent_formats.SD15(scale)
+    latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias = fitted[:4], fitted[4]
+    latent_format.taesd_decoder_name = None
+    return latent_format
 
 
 def build_clip_vision(state: dict[str, Tensor], config: Mapping[str, Any]) -> Any:

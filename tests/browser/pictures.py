@@ -123,7 +123,7 @@ def screenshots(editor: Editor) -> None:
 
 
 def brand() -> None:
-    """icon.png, square: a moon on its way; banner.png, 21:9: its film, with the drawn in-betweens held back."""
+    """icon.png, square: a moon on its way; banner.png, 21:9: its film, the drawn in-betweens held back."""
 
     def frames(count: int, size: int) -> list[Image.Image]:
         return [Image.fromarray(frame.numpy()) for frame in truth("orbit", count, size)]

@@ -20,7 +20,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -259,6 +261,22 @@ def check_the_example_pictures_lie_where_load_image_looks():
     mine.unlink()
     offer()
     assert len(mine.read_bytes()) > 1000
+
+
+def check_previews_of_the_miniature_have_its_own_colours():
+    loaders = sys.modules[f"{PACK}.nodes.loaders"]
+    model, _, vae, _ = node("LoadCheckpoint", ckpt_name=loaders.TINY_NAME, adapter_name="none")
+    from latent_preview import Latent2RGBPreviewer
+
+    given = Image.open(ROOT / "vfi_core/samples/orbit_first.png").convert("RGB").resize((128, 128))
+    picture = torch.from_numpy(numpy.array(given)) / 255
+    latent_format = model.model.latent_format
+    latent = latent_format.process_in(host("pictures").encode(vae, picture[None]))
+    told = latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias
+    _, preview, _ = Latent2RGBPreviewer(*told).decode_latent_to_preview_image("JPEG", latent)
+    shown = torch.from_numpy(numpy.array(preview.convert("RGB").resize((16, 16)))) / 255
+    wanted = torch.from_numpy(numpy.array(given.resize((16, 16)))) / 255
+    assert (shown - wanted).abs().mean() < 0.08, (shown - wanted).abs().mean()  # 0.25 by SD's own map
 
 
 def check_pictures_of_half_precision_and_the_largest_seed_make_a_film():
