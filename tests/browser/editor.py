@@ -132,8 +132,11 @@ class Editor:
         before = len(self.types())
         self.look(-2000, 3000 * before)
         self.page.wait_for_timeout(500)
-        self.page.mouse.dblclick(700, 500)
-        self.page.locator("input:focus").wait_for()
+        for _ in range(3):  # on a busy machine two clicks may come too far apart to be a double one
+            self.page.mouse.dblclick(700, 500)
+            self.page.wait_for_timeout(1500)
+            if self.page.locator("input:focus").count():
+                break
         self.page.keyboard.type(name, delay=10)
         self.page.wait_for_timeout(900)
         if picture:
