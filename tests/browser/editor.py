@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 from tests.comfyui import interpreter
 
 BOOT = 180  # seconds
+MISSING = r"missing node|nodes? (is|are) missing|nodes? .*not found|NoSuchNode"  # a toast; in 1.27 a dialog
 # Without the background's own connections, and without a sandbox that needs a user other than root.
 FLAGS = [
     "--no-sandbox",
@@ -102,7 +104,10 @@ class Editor:
     def missing(self) -> list[str]:
         """What the page itself says of nodes it does not know."""
         text = self.page.locator("body").inner_text().splitlines()
-        return [line for line in text if "missing node" in line.lower()]
+        return [line for line in text if re.search(MISSING, line, re.IGNORECASE)]
+
+    def knows(self, kind: str) -> bool:
+        return self.ask("kind => kind in LiteGraph.registered_node_types", kind)
 
     def types(self) -> list[str]:
         return sorted(self.ask("() => app.graph._nodes.map(n => n.type)"))

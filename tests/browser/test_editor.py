@@ -73,6 +73,8 @@ def test_every_workflow_dropped_on_the_canvas_is_whole(editor: Editor):
     editor.drop("unknown", unknown)
     assert any("SVDVFINoSuchNode" in line for line in editor.missing())  # the test can see what it looks for
     for path in WORKFLOWS:
+        if path.stem == "wide_gaps_then_frame_interpolation" and not editor.knows("FrameInterpolate"):
+            continue  # 0.3.64 has no such node
         editor.page.reload()
         editor.ready()
         editor.drop(path.stem, read(path))
@@ -84,8 +86,10 @@ def test_every_workflow_dropped_on_the_canvas_is_whole(editor: Editor):
         told = editor.ask("async () => (await app.graphToPrompt()).output")
         api = read(ROOT / "tests/host/api" / path.name)
         assert {k: v["class_type"] for k, v in told.items()} == {k: v["class_type"] for k, v in api.items()}
-        for key, node in api.items():
-            assert node["inputs"].items() <= told[key]["inputs"].items(), (path.stem, key)
+        for key, node in api.items():  # other hosts' own nodes may have an input less
+            ours, have = node["class_type"].startswith("SVDVFI"), told[key]["inputs"]
+            wanted = {name: value for name, value in node["inputs"].items() if ours or name in have}
+            assert {name: have.get(name) for name in wanted} == wanted, (path.stem, key)
 
 
 def test_every_workflow_opens_from_the_templates_browser(editor: Editor):
