@@ -29,6 +29,7 @@ class Extension(ComfyExtension):
             film.Assemble,
             fill.Interpolate,
             film.ContactSheet,
+            fill.Guider,
         ]
 
 

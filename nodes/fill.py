@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..vfi_core.timeline import even_timeline, resampled_timeline
 from .host.film import interpolate
-from .host.sample import SAMPLERS, SCHEDULERS, fill
+from .host.sample import GUIDERS, SAMPLERS, SCHEDULERS, fill, segment_guider
 from .schema import (
     SIZES,
     AdapterType,
@@ -40,8 +40,7 @@ def cfg_input(name: str, where: str) -> io.Input:
 def sampling_inputs() -> list[io.Input]:
     return [
         io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Sampling steps for each segment."),
-        cfg_input("cfg_ends", "on the frames next to the keyframes"),
-        cfg_input("cfg_middle", "half-way between two keyframes"),
+        *guidance_inputs(),
         io.Combo.Input(
             "sampler_name",
             options=SAMPLERS,
@@ -50,6 +49,24 @@ def sampling_inputs() -> list[io.Input]:
         ),
         io.Combo.Input("scheduler", options=SCHEDULERS, default="karras", tooltip="SVD was made for karras."),
     ]
+
+
+def guidance_inputs() -> list[io.Input]:
+    return [
+        cfg_input("cfg_ends", "on the frames next to the keyframes"),
+        cfg_input("cfg_middle", "half-way between two keyframes"),
+    ]
+
+
+def method_input() -> io.Input:
+    return io.Combo.Input(
+        "method",
+        options=list(GUIDERS),
+        default="held",
+        optional=True,  # graphs saved before it was there go on to run
+        tooltip="held: both keyframes hold while the frames between are drawn. fused: drawn from both ends "
+        "and cross-faded, for SVD without an adapter, at twice the time.",
+    )
 
 
 class Sampler(io.ComfyNode):
@@ -67,18 +84,52 @@ class Sampler(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="From 'SVD VFI Keyframes'."),
                 seed_input("Of the noise; connect the segment's seed."),
                 *sampling_inputs(),
+                method_input(),
             ],
             outputs=[io.Latent.Output()],
         )
 
     @classmethod
     def execute(
-        cls, model, positive, negative, latent, seed, steps, cfg_ends, cfg_middle, sampler_name, scheduler
+        cls,
+        model,
+        positive,
+        negative,
+        latent,
+        seed,
+        steps,
+        cfg_ends,
+        cfg_middle,
+        sampler_name,
+        scheduler,
+        method="held",
     ) -> io.NodeOutput:
         cfg = (cfg_ends, cfg_middle)
         return io.NodeOutput(
-            fill(model, positive, negative, latent, seed, steps, cfg, sampler_name, scheduler)
+            fill(model, positive, negative, latent, seed, steps, cfg, sampler_name, scheduler, method)
         )
+
+
+class Guider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SVDVFIGuider",
+            display_name="SVD VFI Guider",
+            description="Guidance and method of 'SVD VFI Sampler', for ComfyUI's SamplerCustomAdvanced.",
+            inputs=[
+                io.Model.Input("model", tooltip="From 'SVD VFI Apply Adapter'."),
+                io.Conditioning.Input("positive", tooltip="From 'SVD VFI Conditioning'."),
+                io.Conditioning.Input("negative", tooltip="From 'SVD VFI Conditioning'."),
+                *guidance_inputs(),
+                method_input(),
+            ],
+            outputs=[io.Guider.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, negative, cfg_ends, cfg_middle, method="held") -> io.NodeOutput:
+        return io.NodeOutput(segment_guider(model, positive, negative, (cfg_ends, cfg_middle), method))
 
 
 class Interpolate(io.ComfyNode):
@@ -115,6 +166,7 @@ class Interpolate(io.ComfyNode):
                 loop_input(),
                 refresh_input("Run the condition encoder at every n-th step, reuse its features between."),
                 advanced(colour_lock_input()),
+                method_input(),
             ],
             outputs=[io.Image.Output(), io.Float.Output(display_name="fps"), keyframe_indices_output()],
         )
@@ -139,6 +191,7 @@ class Interpolate(io.ComfyNode):
         loop,
         encoder_refresh,
         colour_lock,
+        method="held",
         last_image=None,
         adapter=None,
     ) -> io.NodeOutput:
@@ -169,5 +222,6 @@ class Interpolate(io.ComfyNode):
             scheduler,
             encoder_refresh,
             colour_lock,
+            method,
         )
         return io.NodeOutput(film, float(timeline.fps), list(timeline.positions))

@@ -65,6 +65,12 @@ class Keyframes:
         """[t, 5, h, w]: [c ; m], what the condition encoder reads (sec. 3.1)."""
         return torch.cat([self.known, self.mask], dim=1)
 
+    @property
+    def turned(self) -> Keyframes:
+        """The same clip backwards."""
+        positions = tuple(self.length - 1 - position for position in reversed(self.positions))
+        return Keyframes(self.latents.flip(0), positions, self.length)
+
 
 def spread(frames: Tensor, positions: tuple[int, ...], length: int) -> Tensor:
     """[k, ...] at their positions of a clip [length, ...] of zeros."""

@@ -5,7 +5,7 @@ Legend: b chunks of the batch (branches of guidance), t frames, h w latent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -149,6 +149,15 @@ def hold_known_frames(
     if held and finishes:
         out = blend_known(out, known.to(out), mask.to(out))
     return out
+
+
+def with_keyframes(model_options: dict[str, Any], keyframes: Keyframes) -> dict[str, Any]:
+    """Options for a call of the U-Net on a clip of these keyframes, not of those the sampling began with."""
+    shared = model_options.get("transformer_options", {})
+    if (run := shared.get(KEY)) is None:
+        return model_options
+    run = replace(run, keyframes=keyframes)
+    return {**model_options, "transformer_options": {**shared, KEY: run}}
 
 
 def noise_of(latent: Tensor, known: Tensor, sigma: float, held: list[int], seed: int | None) -> Tensor:

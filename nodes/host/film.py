@@ -110,6 +110,7 @@ def interpolate(
     scheduler: str,
     refresh: int = 1,
     colour_lock: bool = False,
+    method: str = "held",
 ) -> Tensor:
     """The film [T, H, W, 3]. One progress bar; in memory stand the film and one segment.
 
@@ -135,7 +136,7 @@ def interpolate(
             refresh=refresh,
         )
         latent = fill(
-            model, positive, negative, keyframes.latent, own_seed, steps, cfg, sampler, scheduler,
+            model, positive, negative, keyframes.latent, own_seed, steps, cfg, sampler, scheduler, method,
             lambda step, preview, done=done: bar.update_absolute(done + step, preview=preview),
         )  # fmt: skip
         bar.update_absolute(done + steps)

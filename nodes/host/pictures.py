@@ -21,7 +21,8 @@ from ...vfi_core.samplers import augmentation_noise
 from ...vfi_core.timeline import decode_windows
 from .control import KEY, ConditionEncoderControl
 
-GUIDANCE_KEY = "svd_vfi_guidance"  # (ends, middle) the model was trained for, in the conditioning
+# In the conditioning: (ends, middle) the model was trained for; (positive, negative) of the clip backwards.
+GUIDANCE_KEY, TURNED_KEY = "svd_vfi_guidance", "svd_vfi_turned"
 
 Conditioning = list[list[Any]]
 
@@ -112,7 +113,7 @@ def condition(
     end: float = 1.0,
     refresh: int = 1,
 ) -> tuple[Conditioning, Conditioning]:
-    """(positive, negative) of one segment.
+    """(positive, negative) of one segment; with them goes the same for the segment backwards.
 
     pictures  [k, H, W, 3] in 0..1, at the size the keyframes were encoded at
     told      fps, motion_bucket_id, augmentation, and the trained guidance; augmentation is also the
@@ -126,24 +127,31 @@ def condition(
             f"this CONTROL_NET is {type(control).__name__}, not the condition encoder of an adapter; connect "
             "'SVD VFI Apply Adapter' here, and other ControlNets behind"
         )
-    options = control.adapter.options if control else Options()
     embedded = clip_vision.encode_image(pictures[[0, -1]], crop=False).image_embeds  # [2, d]
-    context = embedded.mean(0, keepdim=True) if options.clip_tokens == "mean" else embedded[:1]
     latents = keyframes.latents
     if told["augmentation"]:
         noise = augmentation_noise(*pictures.shape[:3], seed).movedim(1, -1)
         latents = encode(vae, pictures + told["augmentation"] / 2 * noise)
-    concat = concat_latent(latents, keyframes.positions, keyframes.length, options.concat_latent)
-    shared = {
-        "fps": told["fps"],
-        "motion_bucket_id": told["motion_bucket_id"],
-        "augmentation_level": told["augmentation"],
-        KEY: keyframes,
-        GUIDANCE_KEY: tuple(told.get("guidance") or UNTOLD_GUIDANCE),
-    }
-    if control is not None:
-        shared["control"] = control.bound(keyframes, strength, start, end, refresh)
-        shared["control_apply_to_uncond"] = False
-    positive = [[context[None], shared | {"concat_latent_image": concat}]]
-    negative = [[torch.zeros_like(context[None]), shared | {"concat_latent_image": torch.zeros_like(concat)}]]
-    return positive, negative
+
+    def told_of(
+        keyframes: Keyframes, latents: Tensor, embedded: Tensor, **more: Any
+    ) -> tuple[Conditioning, Conditioning]:
+        options = control.adapter.options if control else Options()
+        context = embedded.mean(0, keepdim=True) if options.clip_tokens == "mean" else embedded[:1]
+        concat = concat_latent(latents, keyframes.positions, keyframes.length, options.concat_latent)
+        shared = {
+            "fps": told["fps"],
+            "motion_bucket_id": told["motion_bucket_id"],
+            "augmentation_level": told["augmentation"],
+            KEY: keyframes,
+            GUIDANCE_KEY: tuple(told.get("guidance") or UNTOLD_GUIDANCE),
+        } | more
+        if control is not None:
+            shared["control"] = control.bound(keyframes, strength, start, end, refresh)
+            shared["control_apply_to_uncond"] = False
+        known = {"concat_latent_image": concat}
+        nothing = {"concat_latent_image": torch.zeros_like(concat)}
+        return [[context[None], shared | known]], [[torch.zeros_like(context[None]), shared | nothing]]
+
+    turned = told_of(keyframes.turned, latents.flip(0), embedded.flip(0))
+    return told_of(keyframes, latents, embedded, **{TURNED_KEY: turned})

@@ -12,30 +12,89 @@ import comfy.utils
 import latent_preview
 from torch import Tensor
 
-from ...vfi_core.samplers import triangle_guidance
-from .pictures import GUIDANCE_KEY
+from ...vfi_core.samplers import fuse_directions, triangle_guidance
+from .apply import with_keyframes
+from .control import KEY
+from .pictures import GUIDANCE_KEY, TURNED_KEY
 
 SAMPLERS, SCHEDULERS = comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES
 Progress = Callable[[int, Any], None]  # finished steps of this sampling, and a preview (or None)
 
 
-def guided(model: Any, frames: int, ends: float, middle: float) -> tuple[Any, float]:
-    """(MODEL, cfg): a clone with guidance ``ends`` on both keyframes and ``middle`` half-way.
-
-    Equal values are the host's own cfg, and 1 skips the unconditional branch.
+class TurnedGuider(comfy.samplers.CFGGuider):
+    """The clip onwards from the first keyframe, cross-faded with the clip backwards from the last one: time-
+    reversal fusion as one denoiser, two calls in one (see `fuse_directions`).
     """
-    if ends == middle:
-        return model, middle
-    scale = triangle_guidance(frames, ends, middle).view(-1, 1, 1, 1)
 
-    def triangle(args: dict[str, Any]) -> Tensor:
-        cond, uncond = args["cond"], args["uncond"]
-        return uncond + scale.to(cond) * (cond - uncond)
+    def set_conds(self, positive: Any, negative: Any) -> None:
+        if TURNED_KEY not in positive[0][1]:
+            raise ValueError(
+                "'fused' needs to know the clip backwards, and this conditioning does not; connect 'SVD VFI "
+                "Conditioning' to the sampler"
+            )
+        turned = positive[0][1][TURNED_KEY]
+        control, own = (branch[0][1].get("control") for branch in (positive, turned[0]))
+        if getattr(control, "previous_controlnet", None) is not None or type(control) is not type(own):
+            raise ValueError(
+                "'fused' also draws the clip backwards, and another ControlNet cannot be turned round with "
+                "it; take that away, or use 'held'"
+            )
+        names = ("positive", "negative", "positive_turned", "negative_turned")
+        self.inner_set_conds(dict(zip(names, (positive, negative, *turned), strict=True)))
 
-    patched = model.clone()
-    # Else the host would leave out the unconditional branch wherever its one number is 1.
-    patched.set_model_sampler_cfg_function(triangle, disable_cfg1_optimization=True)
-    return patched, middle
+    def predict_noise(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict[str, Any] = {},  # noqa: B006 the host's own signature
+        seed: int | None = None,
+    ) -> Tensor:
+        def direction(suffix: str) -> Callable[[Tensor, Tensor], Tensor]:
+            conds = [self.conds[name + suffix] for name in ("negative", "positive")]
+            options = with_keyframes(model_options, conds[1][0][KEY])
+            return lambda x, timestep: comfy.samplers.sampling_function(
+                self.inner_model, x, timestep, *conds, self.cfg, model_options=options, seed=seed
+            )
+
+        return fuse_directions(direction(""), direction("_turned"))(x, timestep)
+
+
+GUIDERS = {"held": comfy.samplers.CFGGuider, "fused": TurnedGuider}
+
+
+def guider_of(
+    model: Any, positive: Any, negative: Any, frames: int, cfg: tuple[float, float], method: str
+) -> Any:
+    """The host's GUIDER for one segment: guidance ``ends`` on both keyframes and ``middle`` half-way.
+
+    cfg     (ends, middle); 0 is what the conditioning says the model was trained for, 1 without that. Equal
+            values are the host's own cfg, and 1 skips the unconditional branch
+    method  of `GUIDERS`
+    Raises ValueError where `fused` has not what it needs.
+    """
+    trained = positive[0][1].get(GUIDANCE_KEY, (1.0, 1.0))
+    ends, middle = (given or own for given, own in zip(cfg, trained, strict=True))
+    if ends != middle:
+        scale = triangle_guidance(frames, ends, middle).view(-1, 1, 1, 1)
+
+        def triangle(args: dict[str, Any]) -> Tensor:
+            cond, uncond = args["cond"], args["uncond"]
+            return uncond + scale.to(cond) * (cond - uncond)
+
+        model = model.clone()
+        # Else the host would leave out the unconditional branch wherever its one number is 1.
+        model.set_model_sampler_cfg_function(triangle, disable_cfg1_optimization=True)
+    guider = GUIDERS[method](model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(middle)
+    return guider
+
+
+def segment_guider(model: Any, positive: Any, negative: Any, cfg: tuple[float, float], method: str) -> Any:
+    """`guider_of` for the segment that the conditioning was made for, whatever sampler node it goes to."""
+    if KEY not in positive[0][1]:
+        raise ValueError("this conditioning has no keyframes; connect 'SVD VFI Conditioning' to the guider")
+    return guider_of(model, positive, negative, positive[0][1][KEY].length, cfg, method)
 
 
 def fill(
@@ -48,18 +107,16 @@ def fill(
     cfg: tuple[float, float],
     sampler: str,
     scheduler: str,
+    method: str = "held",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """LATENT with the unknown frames filled; ``latent`` is not written to. A cancel takes effect at a step.
 
-    cfg       (ends, middle); 0 is what the conditioning says the model was trained for, 1 without that
-    progress  in place of a bar of this sampling's own
+    cfg, method  see `guider_of`
+    progress     in place of a bar of this sampling's own
     """
     samples = latent["samples"]
-    trained = positive[0][1].get(GUIDANCE_KEY, (1.0, 1.0))
-    patched, scale = guided(
-        model, len(samples), *(given or own for given, own in zip(cfg, trained, strict=True))
-    )
+    guider = guider_of(model, positive, negative, len(samples), cfg, method)
     if progress is None:
         bar = comfy.utils.ProgressBar(steps)
 
@@ -74,18 +131,16 @@ def fill(
         progress(step + 1, preview)
         comfy.model_management.throw_exception_if_processing_interrupted()
 
-    filled = comfy.sample.sample(
-        patched,
+    schedule = comfy.samplers.KSampler(
+        guider.model_patcher, steps, model.load_device, sampler, scheduler, model_options=guider.model_options
+    )
+    filled = guider.sample(
         comfy.sample.prepare_noise(samples, seed),
-        steps,
-        scale,
-        sampler,
-        scheduler,
-        positive,
-        negative,
         samples,
-        noise_mask=latent.get("noise_mask"),
+        comfy.samplers.sampler_object(sampler),
+        schedule.sigmas,
+        denoise_mask=latent.get("noise_mask"),
         callback=callback,
         seed=seed,
     )
-    return latent | {"samples": filled}
+    return latent | {"samples": filled.to(comfy.model_management.intermediate_device())}

@@ -57,3 +57,10 @@ def test_blending_an_empty_mask_returns_the_input_exactly():
     x, known = torch.randn(5, 4, 2, 3), torch.randn(5, 4, 2, 3)
     assert torch.equal(blend_known(x, known, torch.zeros(5, 1, 2, 3)), x)
     assert torch.equal(blend_known(x, known, torch.ones(5, 1, 2, 3)), known)
+
+
+def test_a_clip_turned_round_has_its_frames_in_reverse_order_and_turns_back():
+    keyframes = Keyframes(torch.rand(3, 4, 2, 2), (0, 2, 6), 7)
+    assert torch.equal(keyframes.turned.hint, keyframes.hint.flip(0))
+    assert keyframes.turned.positions == (0, 4, 6)
+    assert torch.equal(keyframes.turned.turned.hint, keyframes.hint)

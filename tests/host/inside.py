@@ -178,7 +178,7 @@ def check_the_pack_lives_on_the_host_s_own_packages():
 # The film of the headless host
 
 
-def film(name: str, images: Tensor) -> Tensor:
+def film(name: str, images: Tensor, method: str = "held") -> Tensor:
     model, clip_vision, vae = loaded()
     return node(
         "Interpolate",
@@ -191,16 +191,22 @@ def film(name: str, images: Tensor) -> Tensor:
         steps=STEPS,
         cfg_ends=1.0,
         cfg_middle=2.0,
+        method=method,
     )[0]
 
 
 def check_films_are_the_headless_host_s():
-    for path in sorted(FOLDER.glob("film_*.safetensors")):
-        name = path.stem.removeprefix("film_")
-        mine, theirs = film(name, pictures()), load_file(path)["film"]
+    for path in sorted([*FOLDER.glob("film_*.safetensors"), *FOLDER.glob("fused_*.safetensors")]):
+        kind, _, name = path.stem.partition("_")
+        mine = film(name, pictures(), "fused" if kind == "fused" else "held")
+        theirs = load_file(path)["film"]
         assert mine.shape == theirs.shape and mine.dtype == torch.float32
         distance = (mine - theirs).abs()
-        assert distance.max() <= 1 / 255 and distance.mean() <= 1e-3, (name, distance.max(), distance.mean())
+        assert distance.max() <= 1 / 255 and distance.mean() <= 1e-3, (
+            path.stem,
+            distance.max(),
+            distance.mean(),
+        )
 
 
 def check_separate_nodes_make_the_all_in_one_s_film():
@@ -329,6 +335,67 @@ def check_differently_patched_clones_do_not_touch_each_other():
     assert torch.equal(adapted("fast"), fast) and torch.equal(adapted("paper"), paper)
     assert torch.equal(adapted("none"), base)
     assert hooks_on(loaded()[0].model) == 0
+
+
+def check_a_guider_fills_the_gap_as_our_sampler_does():
+    import comfy.samplers
+
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    for method in ("held", "fused"):
+        conds = conditioned(control)
+        (guider,) = node(
+            "Guider",
+            model=patched,
+            positive=conds[0],
+            negative=conds[1],
+            cfg_ends=1.0,
+            cfg_middle=2.0,
+            method=method,
+        )
+        latent = segment()[1]
+        sampling = patched.get_model_object("model_sampling")
+        out = guider.sample(
+            sys.modules["comfy.sample"].prepare_noise(latent["samples"], SEED),
+            latent["samples"],
+            comfy.samplers.sampler_object("euler"),
+            comfy.samplers.calculate_sigmas(sampling, "karras", STEPS),
+            denoise_mask=latent["noise_mask"],
+            seed=SEED,
+        )
+        assert torch.equal(out, sampled(patched, conditioned(control), method=method)), method
+    differ(sampled(patched, conditioned(control), method="fused"), adapted("fast"))
+
+
+def check_fused_takes_twice_the_calls_of_the_u_net():
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    calls = []
+
+    def counted(executor, *args, **kwargs):
+        calls.append(args[0].shape[0])
+        return executor(*args, **kwargs)
+
+    watched = patched.clone()
+    watched.add_wrapper_with_key(
+        sys.modules["comfy.patcher_extension"].WrappersMP.DIFFUSION_MODEL, "count", counted
+    )
+    sampled(watched, conditioned(control), method="held")
+    held = sum(calls)
+    calls.clear()
+    sampled(watched, conditioned(control), method="fused")
+    assert sum(calls) == 2 * held, (sum(calls), held)
+
+
+def check_fused_refuses_what_cannot_be_turned_round():
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    conds = conditioned(control)
+    bare = [
+        [[c, {k: v for k, v in o.items() if k != "svd_vfi_turned"}] for c, o in branch] for branch in conds
+    ]
+    refused("'SVD VFI Conditioning'", sampled, patched, tuple(bare), method="fused")
+    chained = conds[0][0][1]["control"].copy()
+    chained.previous_controlnet = chained.copy()
+    mixed = [[[c, o | {"control": chained}] for c, o in conds[0]], conds[1]]
+    refused("another ControlNet", sampled, patched, tuple(mixed), method="fused")
 
 
 def check_a_second_application_replaces_the_first():

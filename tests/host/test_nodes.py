@@ -9,6 +9,7 @@ import ast
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,9 @@ def furnish(folder: Path) -> None:
     svd = load_svd(folder / "toy.safetensors")
     for name in ("paper", "fast", "odd", "none"):
         adapter = None if name == "none" else load_adapter(folder / f"{name}.safetensors")
-        film = interpolate(svd, list(keyframes), settings, adapter)
-        save_file({"film": film}, folder / f"film_{name}.safetensors")
+        for method, file in (("held", f"film_{name}"), ("fused", f"fused_{name}")):
+            film = interpolate(svd, list(keyframes), replace(settings, method=method), adapter)
+            save_file({"film": film}, folder / f"{file}.safetensors")
 
 
 @pytest.fixture(scope="module")

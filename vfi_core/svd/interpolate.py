@@ -158,9 +158,9 @@ def sample_segment(
     noise = clip_noise(frames, *keyframes.latents.shape[2:], seed).to(device)
     sigmas = karras_sigmas(settings.steps, svd.config["sigma_min"], svd.config["sigma_max"]).to(device)
     x = noise * (1 + sigmas[0] ** 2).sqrt()  # as the host starts, and as its noise_scaling(max_denoise) says
-    turned = Keyframes(keyframes.latents.flip(0), tuple(frames - 1 - p for p in positions[::-1]), frames)
-    onwards = svd, modules, keyframes, pictures, settings, trained, seed
-    backwards = svd, modules, turned, pictures.flip(0), settings, trained, seed
+    augmentation = augmentation_noise(len(pictures), *pictures.shape[2:], seed)
+    onwards = svd, modules, keyframes, pictures, settings, trained, augmentation
+    backwards = svd, modules, keyframes.turned, pictures.flip(0), settings, trained, augmentation.flip(0)
     if settings.method != "held" and positions != (0, frames - 1):
         raise ValueError(
             f"the method {settings.method} needs both ends of a clip, not frames {list(positions)}"
@@ -192,14 +192,14 @@ def _guided(
     pictures: Tensor,
     settings: Settings,
     trained: dict,
-    seed: int,
+    noise: Tensor,
 ) -> Denoiser:
     """The denoiser x [t, 4, h, w], sigma [] -> x0 [t, 4, h, w] with guidance per frame, scaled latents."""
     low, high = settings.guidance or trained.get("guidance") or UNTOLD_GUIDANCE
     guidance = GUIDANCE[settings.guidance_shape](keyframes.length, low, high).view(-1, 1, 1, 1)
     guidance = guidance.to(keyframes.latents.device)
     rows = 1 if low == high == 1 else 2  # without guidance there is no unconditional branch
-    branches = _branches(svd, modules, keyframes, pictures, settings, trained, seed, rows)
+    branches = _branches(svd, modules, keyframes, pictures, settings, trained, noise, rows)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         c_skip, c_out, _, _ = scalings(sigma)
@@ -218,7 +218,7 @@ def _estimates(
     pictures: Tensor,
     settings: Settings,
     trained: dict,
-    seed: int,
+    noise: Tensor,
 ) -> Estimates:
     """One direction of bidirectional sampling: (unconditional, guided) x0, guided by 1 unless asked
     otherwise.
@@ -226,7 +226,7 @@ def _estimates(
     low, high = settings.guidance or (1.0, 1.0)
     guidance = GUIDANCE[settings.guidance_shape](keyframes.length, low, high).view(-1, 1, 1, 1)
     guidance = guidance.to(keyframes.latents.device)
-    branches = _branches(svd, modules, keyframes, pictures, settings, trained, seed, 2)
+    branches = _branches(svd, modules, keyframes, pictures, settings, trained, noise, 2)
 
     def estimates(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         c_skip, c_out, _, _ = scalings(sigma)
@@ -244,12 +244,13 @@ def _branches(
     pictures: Tensor,
     settings: Settings,
     trained: dict,
-    seed: int,
+    noise: Tensor,
     rows: int,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """x [t, 4, h, w] (scaled latents), sigma [] -> the U-Net's F, [rows, t, 4, h, w] float32.
 
-    rows  2: unconditional, conditional; 1: conditional alone
+    noise  [k, 3, H, W] of the augmentation, unit variance
+    rows   2: unconditional, conditional; 1: conditional alone
     """
     unet, options = svd.unet, modules.options if modules else BASE_OPTIONS
     weight = next(unet.parameters())
@@ -260,7 +261,6 @@ def _branches(
         return trained.get(name, default) if value is None else value
 
     augmentation = chosen("augmentation", 0.02)
-    noise = augmentation_noise(len(pictures), *pictures.shape[2:], seed)
     augmented = (
         encode(svd, pictures + augmentation * noise).to(weight.device) if augmentation else keyframes.latents
     )
