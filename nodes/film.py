@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from comfy_api.latest import io
 
 from ..vfi_core.sheet import contact_sheet
@@ -99,6 +98,6 @@ class ContactSheet(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, columns, compare_with=None, keyframe_indices=None) -> io.NodeOutput:
-        film = torch.cat([rgb(part) for part in images])
-        below = torch.cat([rgb(part) for part in compare_with]) if compare_with else None
+        film = (frame for part in images for frame in rgb(part))
+        below = (frame for part in compare_with for frame in rgb(part)) if compare_with else None
         return io.NodeOutput(contact_sheet(film, keyframe_indices or (), columns[0] or None, below)[None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from pathlib import Path
@@ -19,12 +20,15 @@ def offer_samples() -> None:
     folder = Path(folder_paths.get_input_directory())
     for sample in sorted([*BUNDLED.glob("*.png"), *BUNDLED.glob("*.mp4")]):
         target = folder / f"{PREFIX}{sample.name}"
-        if target.exists():
-            continue
         partial = target.with_name(f"{target.name}.partial")
         try:
-            shutil.copyfile(sample, partial)
-            partial.replace(target)
+            if not target.exists():
+                shutil.copyfile(sample, partial)
+                partial.replace(target)
         except OSError as error:
-            logging.warning("SVD VFI: the example pictures cannot be put into %s (%s)", folder, error)
+            logging.warning(
+                "SVD VFI: no example pictures in %s (%s); the workflows take any of your own", folder, error
+            )
+            with contextlib.suppress(OSError):
+                partial.unlink()
             return

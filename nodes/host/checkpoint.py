@@ -68,9 +68,7 @@ def load_checkpoint(path: Path) -> tuple[Any, Any, Any]:
     state = comfy.utils.load_torch_file(str(path), safe_load=True)
     vae = build_vae(section(state, PREFIXES["vae"]), config["vae"])
     clip_vision = build_clip_vision(state, config["image_encoder"])
-    model = load_miniature(str(path))
-    model.model.latent_format = preview_colours(vae.first_stage_model, model.model.latent_format.scale_factor)
-    return model, clip_vision, vae
+    return load_miniature(str(path)), clip_vision, vae
 
 
 def check_checkpoint(path: Path) -> Mapping[str, str]:
@@ -106,6 +104,8 @@ def load_miniature(path: str, disable_dynamic: bool = False) -> Any:
     model_config.set_inference_dtype(torch.float32, None)
     model = comfy.model_base.SVD_img2vid(model_config)
     fill(model.diffusion_model, section(state, prefix))
+    engine = build_autoencoder(section(state, PREFIXES["vae"]), config["vae"])
+    model.latent_format = preview_colours(engine, model.latent_format.scale_factor)
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else Patcher
     patcher = patcher_class(
         model,
@@ -126,8 +126,8 @@ class Width:
         return self.channels
 
 
-def build_vae(state: dict[str, Tensor], config: Mapping[str, Any]) -> comfy.sd.VAE:
-    """The host's VAE around the temporal autoencoder it knows, with widths of its own."""
+def build_autoencoder(state: dict[str, Tensor], config: Mapping[str, Any]) -> AutoencodingEngine:
+    """The temporal autoencoder that the host knows, with widths of its own."""
     widths = config["block_out_channels"]
     encoder = {
         "double_z": True,
@@ -150,6 +150,12 @@ def build_vae(state: dict[str, Tensor], config: Mapping[str, Any]) -> comfy.sd.V
         },
     ).eval()
     fill(engine, state)
+    return engine
+
+
+def build_vae(state: dict[str, Tensor], config: Mapping[str, Any]) -> comfy.sd.VAE:
+    """The host's VAE around `build_autoencoder`'s."""
+    engine = build_autoencoder(state, config)
     # `comfy.sd.VAE` knows its models by their keys and would make this one 128 channels wide: it is given a
     # small one that it can make, and then ours.
     vae = comfy.sd.VAE(

@@ -18,7 +18,7 @@ from typing import Any
 from tests.comfyui import interpreter
 
 BOOT = 180  # seconds
-MISSING = r"missing node|nodes? (is|are) missing|nodes? .*not found|NoSuchNode"  # a toast; in 1.27 a dialog
+MISSING = r"missing node|nodes? (is|are) missing|nodes? .*not found"  # a toast; in 1.27 a dialog
 # Without the background's own connections, and without a sandbox that needs a user other than root.
 FLAGS = [
     "--no-sandbox",
@@ -54,8 +54,13 @@ def serving(comfy: Path, base: Path, frontend: Path | None = None) -> Iterator[s
                     urllib.request.urlopen(f"{url}/system_stats", timeout=5).close()
                     break
                 if process.poll() is not None:
-                    raise RuntimeError(log.read_text()[-3000:])
+                    break
                 time.sleep(1)
+            else:
+                process.kill()
+                process.wait()
+            if process.poll() is not None:
+                raise RuntimeError(log.read_text()[-3000:])
             yield url
         finally:
             process.terminate()
@@ -71,6 +76,8 @@ class Editor:
 
     def ready(self) -> None:
         self.page.wait_for_function("() => window.app?.graph && window.app.extensionManager", timeout=120_000)
+        # text also on small pictures of large graphs
+        self.ask("() => { if (LiteGraph.Canvas) LiteGraph.Canvas.MinFontSizeForLOD = 0; }")
         self.page.wait_for_timeout(2500)  # a first visit opens the templates over the canvas
         self.page.keyboard.press("Escape")
         self.page.wait_for_timeout(500)

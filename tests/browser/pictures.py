@@ -28,7 +28,8 @@ MARGIN = 24  # pixels around a node
 
 
 def nodes(editor: Editor) -> None:
-    """Every node of ours on an empty canvas, twice as large, cut out."""
+    """Every node of ours on an empty canvas, half as large again, cut out."""
+    editor.ask("() => app.extensionManager.setting.set('Comfy.NodeBadge.NodeSourceBadgeMode', 'None')")
     for page in sorted(DOCS.glob("*.md")):
         editor.clear()
         editor.look(-100, -60, 1.5)
@@ -46,9 +47,9 @@ def nodes(editor: Editor) -> None:
         target.parent.mkdir(exist_ok=True)
         clip = {
             "x": left - MARGIN,
-            "y": top - MARGIN - 20,
+            "y": top - MARGIN,
             "width": right - left + 2 * MARGIN,
-            "height": bottom - top + 2 * MARGIN + 20,
+            "height": bottom - top + 2 * MARGIN,
         }
         editor.page.screenshot(path=target, clip=clip)
         with Image.open(target) as picture:
@@ -106,14 +107,13 @@ def screenshots(editor: Editor) -> None:
     """web/quick_start.jpg: the editor after the first film."""
     page = editor.page
     editor.drop("quick_start", json.loads((ROOT / "workflows/quick_start.json").read_text()))
-    page.keyboard.press(".")
+    editor.look(0, -180, 0.7)
     page.get_by_test_id("queue-button").click()
     page.wait_for_function("() => document.querySelector('video')?.readyState >= 2", timeout=240_000)
     page.wait_for_function("() => app.graph._nodes.some(n => n.type === 'PreviewImage' && n.imgs?.length)")
     page.get_by_test_id("toggle-minimap-button").click()
     page.mouse.move(1500, 700)
     page.wait_for_timeout(6000)  # the message that the job is done goes away
-    page.keyboard.press(".")
     page.wait_for_timeout(1500)
     taken = Path(tempfile.gettempdir()) / "quick_start.png"
     page.screenshot(path=taken)

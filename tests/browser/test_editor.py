@@ -71,7 +71,8 @@ def test_every_workflow_dropped_on_the_canvas_is_whole(editor: Editor):
     unknown = copy.deepcopy(read(WORKFLOWS[0]))
     unknown["nodes"][0]["type"] = "SVDVFINoSuchNode"
     editor.drop("unknown", unknown)
-    assert any("SVDVFINoSuchNode" in line for line in editor.missing())  # the test can see what it looks for
+    assert editor.missing()  # the test can see what it looks for
+    assert "SVDVFINoSuchNode" in editor.page.locator("body").inner_text()
     for path in WORKFLOWS:
         if path.stem == "wide_gaps_then_frame_interpolation" and not editor.knows("FrameInterpolate"):
             continue  # 0.3.64 has no such node
@@ -111,6 +112,8 @@ def test_every_workflow_opens_from_the_templates_browser(editor: Editor):
         page.wait_for_timeout(1500)
         assert not editor.missing(), path.stem
         assert editor.types() == sorted(node["type"] for node in read(path)["nodes"])
+        page.keyboard.press("Escape")  # 1.27's dialog about SVD-XT's file
+        page.wait_for_timeout(500)
 
 
 def test_the_quick_start_runs_to_a_finished_film(editor: Editor):
@@ -199,6 +202,8 @@ def test_the_help_page_of_every_node_opens(editor: Editor):
 
 
 def test_the_blueprint_is_offered_and_holds_the_single_nodes(editor: Editor):
+    if not editor.page.request.get(f"{editor.url}/global_subgraphs").ok:
+        pytest.skip("this ComfyUI has no blueprints")
     editor.clear()
     editor.search("SVD in-between", "blueprint_search")
     assert editor.ask("() => app.graph._nodes.length === 1 && !!app.graph._nodes[0].subgraph")
@@ -209,6 +214,33 @@ def test_the_blueprint_is_offered_and_holds_the_single_nodes(editor: Editor):
     )
     widgets = editor.ask("() => app.graph._nodes[0].widgets.map(w => w.name)")
     assert {"positions", "seed", "steps"} <= set(widgets), widgets
+    prompt = editor.ask(
+        """async () => {
+            const whole = app.graph._nodes[0];
+            const load = LiteGraph.createNode('SVDVFILoadCheckpoint');
+            const image = LiteGraph.createNode('LoadImage');
+            app.graph.add(load); app.graph.add(image);
+            for (const [node, out, name] of [[load, 0, 'model'], [load, 1, 'clip_vision'], [load, 2, 'vae'],
+                    [load, 3, 'adapter'], [image, 0, 'images'], [image, 0, 'last_image']])
+                node.connect(out, whole, whole.inputs.findIndex(i => i.name === name));
+            const show = LiteGraph.createNode('PreviewImage');
+            app.graph.add(show);
+            whole.connect(0, show, 0);
+            return (await app.graphToPrompt()).output;
+        }"""
+    )
+    kinds = {key: node["class_type"] for key, node in prompt.items()}
+    led = {
+        (kinds[key], name): kinds[value[0]]
+        for key, node in prompt.items()
+        for name, value in node["inputs"].items()
+        if isinstance(value, list)
+    }
+    assert led["PreviewImage", "images"] == "SVDVFIAssemble"
+    assert led["SVDVFIKeyframes", "last_image"] == led["SVDVFIKeyframes", "images"] == "LoadImage"
+    assert led["SVDVFIConditioning", "clip_vision"] == led["SVDVFIDecode", "vae"] == "SVDVFILoadCheckpoint"
+    assert led["SVDVFISampler", "model"] == "SVDVFIApplyAdapter"
+    assert led["SVDVFISampler", "seed"] == "SVDVFIKeyframes"
     editor.picture("blueprint")
 
 

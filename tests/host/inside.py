@@ -267,6 +267,19 @@ def check_the_example_pictures_lie_where_load_image_looks():
     mine.unlink()
     offer()
     assert len(mine.read_bytes()) > 1000
+    mine.unlink()
+    shutil, kept = sys.modules["shutil"], sys.modules["shutil"].copyfile
+
+    def full(source: Any, target: Any) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError("no space left")
+
+    shutil.copyfile = full
+    try:
+        offer()  # says so in the log, and the pack loads all the same
+    finally:
+        shutil.copyfile = kept
+    assert not list(mine.parent.glob("*.partial")) and not mine.exists()
 
 
 def check_previews_of_the_miniature_have_its_own_colours():

@@ -2,7 +2,7 @@
 
     ComfyUI/.venv/bin/python tests/host/thumbnails.py <ComfyUI> [workflow ...]
 
-SVD-XT's film is the miniature's, and the last doubling's is shown before it: neither's weights are here.
+Nobody has SVD-XT's or FILM's weights here: what they would draw is left grey.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image
 sys.path.append(str(served.ROOT))
 from vfi_core.sheet import contact_sheet  # noqa: E402
 
-SIDE = 480
+SIDE, GREY = 480, 72
 KEYFRAMES = {"loop": (0, 6), "many_keyframes": (0, 6, 12), "slow_motion": (0, 6, 12, 18)}
 
 
@@ -42,6 +42,12 @@ async def main(comfy: Path, names: list[str]) -> None:
                         break
                     wanted |= set(links)
                 frames = (await server.run({k: nodes[k] for k in wanted})).frames()
+                if name == "svd_xt_two_keyframes":
+                    frames[1:-1] = GREY
+                if name == "wide_gaps_then_frame_interpolation":
+                    doubled = torch.full((2 * len(frames) - 1, *frames.shape[1:]), GREY, dtype=frames.dtype)
+                    doubled[::2] = frames
+                    frames = doubled
                 known = KEYFRAMES.get(name, (0, len(frames) - 1))
                 sheet = contact_sheet(frames / 255, known, columns=math.ceil(math.sqrt(len(frames))))
                 picture = Image.fromarray((sheet * 255).round().to(torch.uint8).numpy())
