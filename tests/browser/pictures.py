@@ -29,6 +29,7 @@ MARGIN = 24  # pixels around a node
 
 def nodes(editor: Editor) -> None:
     """Every node of ours on an empty canvas, half as large again, cut out."""
+    editor.page.set_viewport_size({"width": 1600, "height": 1300})
     editor.ask("() => app.extensionManager.setting.set('Comfy.NodeBadge.NodeSourceBadgeMode', 'None')")
     for page in sorted(DOCS.glob("*.md")):
         editor.clear()
@@ -106,6 +107,7 @@ def results(editor: Editor, output: Path) -> None:
 def screenshots(editor: Editor) -> None:
     """web/quick_start.jpg: the editor after the first film."""
     page = editor.page
+    page.set_viewport_size({"width": 1600, "height": 950})
     editor.drop("quick_start", json.loads((ROOT / "workflows/quick_start.json").read_text()))
     editor.look(0, -180, 0.7)
     page.get_by_test_id("queue-button").click()
