@@ -30,6 +30,7 @@ class Extension(ComfyExtension):
             fill.Interpolate,
             film.ContactSheet,
             fill.Guider,
+            fill.BidirectionalSampler,
         ]
 
 

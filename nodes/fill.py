@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..vfi_core.timeline import even_timeline, resampled_timeline
 from .host.film import interpolate
-from .host.sample import GUIDERS, SAMPLERS, SCHEDULERS, fill, segment_guider
+from .host.sample import GUIDERS, SAMPLERS, SCHEDULERS, both_ways, fill, segment_guider
 from .schema import (
     SIZES,
     AdapterType,
@@ -64,8 +64,8 @@ def method_input() -> io.Input:
         options=list(GUIDERS),
         default="held",
         optional=True,  # graphs saved before it was there go on to run
-        tooltip="held: both keyframes hold while the frames between are drawn. fused: drawn from both ends "
-        "and cross-faded, for SVD without an adapter, at twice the time.",
+        tooltip="held: both keyframes hold while the frames between are drawn. For SVD without an adapter, "
+        "at twice the time: fused, drawn from both ends and cross-faded; bidirectional, from either in turn.",
     )
 
 
@@ -130,6 +130,22 @@ class Guider(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative, cfg_ends, cfg_middle, method="held") -> io.NodeOutput:
         return io.NodeOutput(segment_guider(model, positive, negative, (cfg_ends, cfg_middle), method))
+
+
+class BidirectionalSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SVDVFIBidirectionalSampler",
+            display_name="SVD VFI Bidirectional Sampler",
+            description="The steps of the method 'bidirectional' for ComfyUI's SamplerCustomAdvanced.",
+            inputs=[],
+            outputs=[io.Sampler.Output()],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(both_ways())
 
 
 class Interpolate(io.ComfyNode):

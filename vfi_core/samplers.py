@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .keyframes import blend_known
 
+RENOISING_SEED = 2_000_003  # added to a segment's seed for the noise that bidirectional sampling puts back
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x [t, c, h, w], sigma []) -> x0 estimate [t, c, h, w]
 Estimates = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # likewise -> (unconditional, guided) estimates
 

@@ -12,54 +12,16 @@ import comfy.utils
 import latent_preview
 from torch import Tensor
 
-from ...vfi_core.samplers import fuse_directions, triangle_guidance
-from .apply import with_keyframes
+from ...vfi_core.samplers import triangle_guidance
 from .control import KEY
-from .pictures import GUIDANCE_KEY, TURNED_KEY
+from .directions import BidirectionalGuider, FusedGuider, sample_both_ways
+from .pictures import GUIDANCE_KEY
 
 SAMPLERS, SCHEDULERS = comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES
 Progress = Callable[[int, Any], None]  # finished steps of this sampling, and a preview (or None)
 
 
-class TurnedGuider(comfy.samplers.CFGGuider):
-    """The clip onwards from the first keyframe, cross-faded with the clip backwards from the last one: time-
-    reversal fusion as one denoiser, two calls in one (see `fuse_directions`).
-    """
-
-    def set_conds(self, positive: Any, negative: Any) -> None:
-        if TURNED_KEY not in positive[0][1]:
-            raise ValueError(
-                "'fused' needs to know the clip backwards, and this conditioning does not; connect 'SVD VFI "
-                "Conditioning' to the sampler"
-            )
-        turned = positive[0][1][TURNED_KEY]
-        control, own = (branch[0][1].get("control") for branch in (positive, turned[0]))
-        if getattr(control, "previous_controlnet", None) is not None or type(control) is not type(own):
-            raise ValueError(
-                "'fused' also draws the clip backwards, and another ControlNet cannot be turned round with "
-                "it; take that away, or use 'held'"
-            )
-        names = ("positive", "negative", "positive_turned", "negative_turned")
-        self.inner_set_conds(dict(zip(names, (positive, negative, *turned), strict=True)))
-
-    def predict_noise(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        model_options: dict[str, Any] = {},  # noqa: B006 the host's own signature
-        seed: int | None = None,
-    ) -> Tensor:
-        def direction(suffix: str) -> Callable[[Tensor, Tensor], Tensor]:
-            conds = [self.conds[name + suffix] for name in ("negative", "positive")]
-            options = with_keyframes(model_options, conds[1][0][KEY])
-            return lambda x, timestep: comfy.samplers.sampling_function(
-                self.inner_model, x, timestep, *conds, self.cfg, model_options=options, seed=seed
-            )
-
-        return fuse_directions(direction(""), direction("_turned"))(x, timestep)
-
-
-GUIDERS = {"held": comfy.samplers.CFGGuider, "fused": TurnedGuider}
+GUIDERS = {"held": comfy.samplers.CFGGuider, "fused": FusedGuider, "bidirectional": BidirectionalGuider}
 
 
 def guider_of(
@@ -67,15 +29,17 @@ def guider_of(
 ) -> Any:
     """The host's GUIDER for one segment: guidance ``ends`` on both keyframes and ``middle`` half-way.
 
-    cfg     (ends, middle); 0 is what the conditioning says the model was trained for, 1 without that. Equal
-            values are the host's own cfg, and 1 skips the unconditional branch
+    cfg     (ends, middle); 0 is what the conditioning says the model was trained for, 1 without that (and
+            for `bidirectional`, made for little guidance). Equal values are the host's own cfg, and 1 skips
+            the unconditional branch
     method  of `GUIDERS`
-    Raises ValueError where `fused` has not what it needs.
+    Raises ValueError where drawing from both ends has not what it needs.
     """
-    trained = positive[0][1].get(GUIDANCE_KEY, (1.0, 1.0))
+    none = (1.0, 1.0)
+    trained = none if method == "bidirectional" else positive[0][1].get(GUIDANCE_KEY, none)
     ends, middle = (given or own for given, own in zip(cfg, trained, strict=True))
+    scale = triangle_guidance(frames, ends, middle).view(-1, 1, 1, 1)
     if ends != middle:
-        scale = triangle_guidance(frames, ends, middle).view(-1, 1, 1, 1)
 
         def triangle(args: dict[str, Any]) -> Tensor:
             cond, uncond = args["cond"], args["uncond"]
@@ -85,9 +49,16 @@ def guider_of(
         # Else the host would leave out the unconditional branch wherever its one number is 1.
         model.set_model_sampler_cfg_function(triangle, disable_cfg1_optimization=True)
     guider = GUIDERS[method](model)
+    if isinstance(guider, BidirectionalGuider):
+        guider.guidance = scale
     guider.set_conds(positive, negative)
     guider.set_cfg(middle)
     return guider
+
+
+def both_ways() -> Any:
+    """The SAMPLER that goes with the method `bidirectional`."""
+    return comfy.samplers.KSAMPLER(sample_both_ways)
 
 
 def segment_guider(model: Any, positive: Any, negative: Any, cfg: tuple[float, float], method: str) -> Any:
@@ -137,7 +108,7 @@ def fill(
     filled = guider.sample(
         comfy.sample.prepare_noise(samples, seed),
         samples,
-        comfy.samplers.sampler_object(sampler),
+        both_ways() if method == "bidirectional" else comfy.samplers.sampler_object(sampler),
         schedule.sigmas,
         denoise_mask=latent.get("noise_mask"),
         callback=callback,

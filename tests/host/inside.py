@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 PACK = "custom_nodes.svd-vfi-under-test"
 FOLDER = Path()
 STEPS, SEED = 3, 5
+METHODS = ("held", "fused", "bidirectional")
 
 
 def load_pack() -> ModuleType:
@@ -196,9 +197,11 @@ def film(name: str, images: Tensor, method: str = "held") -> Tensor:
 
 
 def check_films_are_the_headless_host_s():
-    for path in sorted([*FOLDER.glob("film_*.safetensors"), *FOLDER.glob("fused_*.safetensors")]):
-        kind, _, name = path.stem.partition("_")
-        mine = film(name, pictures(), "fused" if kind == "fused" else "held")
+    films = [path for path in sorted(FOLDER.glob("*_*.safetensors")) if path.stem.split("_")[0] in METHODS]
+    assert len(films) == 12
+    for path in films:
+        method, _, name = path.stem.partition("_")
+        mine = film(name, pictures(), method)
         theirs = load_file(path)["film"]
         assert mine.shape == theirs.shape and mine.dtype == torch.float32
         distance = (mine - theirs).abs()
@@ -354,7 +357,9 @@ def check_a_guider_fills_the_gap_as_our_sampler_does():
     import comfy.samplers
 
     patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
-    for method in ("held", "fused"):
+    samplers = dict.fromkeys(METHODS, comfy.samplers.sampler_object("euler"))
+    (samplers["bidirectional"],) = node("BidirectionalSampler")
+    for method in METHODS:
         conds = conditioned(control)
         (guider,) = node(
             "Guider",
@@ -370,7 +375,7 @@ def check_a_guider_fills_the_gap_as_our_sampler_does():
         out = guider.sample(
             sys.modules["comfy.sample"].prepare_noise(latent["samples"], SEED),
             latent["samples"],
-            comfy.samplers.sampler_object("euler"),
+            samplers[method],
             comfy.samplers.calculate_sigmas(sampling, "karras", STEPS),
             denoise_mask=latent["noise_mask"],
             seed=SEED,
@@ -379,7 +384,7 @@ def check_a_guider_fills_the_gap_as_our_sampler_does():
     differ(sampled(patched, conditioned(control), method="fused"), adapted("fast"))
 
 
-def check_fused_takes_twice_the_calls_of_the_u_net():
+def check_drawing_from_both_ends_takes_twice_the_calls_of_the_u_net():
     patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
     calls = []
 
@@ -393,12 +398,13 @@ def check_fused_takes_twice_the_calls_of_the_u_net():
     )
     sampled(watched, conditioned(control), method="held")
     held = sum(calls)
-    calls.clear()
-    sampled(watched, conditioned(control), method="fused")
-    assert sum(calls) == 2 * held, (sum(calls), held)
+    for method in METHODS[1:]:
+        calls.clear()
+        sampled(watched, conditioned(control), method=method)
+        assert sum(calls) == 2 * held, (method, sum(calls), held)
 
 
-def check_fused_refuses_what_cannot_be_turned_round():
+def check_what_cannot_be_turned_round_is_refused():
     patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
     conds = conditioned(control)
     bare = [
@@ -409,6 +415,17 @@ def check_fused_refuses_what_cannot_be_turned_round():
     chained.previous_controlnet = chained.copy()
     mixed = [[[c, o | {"control": chained}] for c, o in conds[0]], conds[1]]
     refused("another ControlNet", sampled, patched, tuple(mixed), method="fused")
+    (guider,) = node("Guider", model=patched, positive=conds[0], negative=conds[1], method="bidirectional")
+    (other,) = node("Guider", model=patched, positive=conds[0], negative=conds[1], method="held")
+    euler = sys.modules["comfy.samplers"].sampler_object("euler")
+    latent = segment()[1]["samples"]
+    for given, sampler, words in (
+        (guider, euler, "way of its own"),
+        (other, node("BidirectionalSampler")[0], "of another kind"),
+    ):
+        refused(
+            words, given.sample, torch.randn(latent.shape), latent, sampler, torch.tensor([9.0, 0.0]), seed=1
+        )
 
 
 def check_a_second_application_replaces_the_first():

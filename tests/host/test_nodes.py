@@ -75,9 +75,9 @@ def furnish(folder: Path) -> None:
     svd = load_svd(folder / "toy.safetensors")
     for name in ("paper", "fast", "odd", "none"):
         adapter = None if name == "none" else load_adapter(folder / f"{name}.safetensors")
-        for method, file in (("held", f"film_{name}"), ("fused", f"fused_{name}")):
+        for method in ("held", "fused", "bidirectional"):
             film = interpolate(svd, list(keyframes), replace(settings, method=method), adapter)
-            save_file({"film": film}, folder / f"{file}.safetensors")
+            save_file({"film": film}, folder / f"{method}_{name}.safetensors")
 
 
 @pytest.fixture(scope="module")

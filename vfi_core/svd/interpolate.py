@@ -22,6 +22,7 @@ from ..config import UNTOLD_GUIDANCE
 from ..edm import karras_sigmas, scalings
 from ..keyframes import Keyframes, blend_known, concat_latent
 from ..samplers import (
+    RENOISING_SEED,
     Denoiser,
     Estimates,
     augmentation_noise,
@@ -40,7 +41,6 @@ from .load import SVD
 from .pictures import decode, embed, encode
 
 GUIDANCE = {"triangle": triangle_guidance, "linear": linear_guidance}
-RENOISING_SEED = 2_000_003  # added to a segment's seed for the noise that bidirectional sampling puts back
 METHODS = ("held", "fused", "bidirectional")
 BASE_OPTIONS = Options()  # of a base without an adapter: SVD's own concat latent and image embedding
 
