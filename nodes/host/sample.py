@@ -33,8 +33,10 @@ def guider_of(
             for `bidirectional`, made for little guidance). Equal values are the host's own cfg, and 1 skips
             the unconditional branch
     method  of `GUIDERS`
-    Raises ValueError where drawing from both ends has not what it needs.
+    Raises ValueError for another method, and where drawing from both ends has not what it needs.
     """
+    if method not in GUIDERS:  # 0.3.64 does not look a choice up
+        raise ValueError(f"method is {method!r}; use one of {', '.join(GUIDERS)}")
     none = (1.0, 1.0)
     trained = none if method == "bidirectional" else positive[0][1].get(GUIDANCE_KEY, none)
     ends, middle = (given or own for given, own in zip(cfg, trained, strict=True))

@@ -407,6 +407,7 @@ def check_drawing_from_both_ends_takes_twice_the_calls_of_the_u_net():
 def check_what_cannot_be_turned_round_is_refused():
     patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
     conds = conditioned(control)
+    refused("use one of held, fused, bidirectional", sampled, patched, conds, method="both")
     bare = [
         [[c, {k: v for k, v in o.items() if k != "svd_vfi_turned"}] for c, o in branch] for branch in conds
     ]
@@ -706,7 +707,7 @@ def check_a_cancel_takes_effect_at_any_step_and_leaves_nothing():
         cancelled = False
         try:
             host("sample").fill(
-                patched, *conds, segment()[1], SEED, STEPS, (1.0, 2.0), "euler", "karras", progress
+                patched, *conds, segment()[1], SEED, STEPS, (1.0, 2.0), "euler", "karras", progress=progress
             )
         except mm.InterruptProcessingException:
             cancelled = True
