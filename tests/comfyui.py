@@ -44,16 +44,23 @@ def interpreter(comfy: Path) -> str:
 
 
 def unpack(folder: Path) -> Path:
-    """The pack as an archive of `comfy node pack` unpacks: what git knows (or would), less .comfyignore."""
+    """The pack as an archive of `comfy node pack` unpacks: what git knows (or would), less .comfyignore.
+
+    A source tree without git is taken whole, less .comfyignore and what begins with a dot.
+    """
 
     def listed(*options: str) -> set[str]:
         command = ["git", "ls-files", "-z", "--cached", "--others", *options]
-        return set(
-            subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
-        )
+        told = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+        return set(told.split("\0")) - {""}
 
-    left_out = listed("--ignored", "--exclude-from=.comfyignore")
-    for name in listed("--exclude-standard") - left_out - {""}:
+    try:
+        names = listed("--exclude-standard") - listed("--ignored", "--exclude-from=.comfyignore")
+    except (OSError, subprocess.CalledProcessError):
+        left_out = tuple((ROOT / ".comfyignore").read_text().split("\n"))
+        files = (path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*"))
+        names = {name for name in files if not name.startswith((".", *filter(None, left_out)))}
+    for name in names:
         if (ROOT / name).is_file():  # a file removed from the working tree is still in git's list
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
