@@ -37,6 +37,14 @@ def cfg_input(name: str, where: str) -> io.Input:
     )
 
 
+def told_inputs() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="From 'SVD VFI Apply Adapter'."),
+        io.Conditioning.Input("positive", tooltip="From 'SVD VFI Conditioning'."),
+        io.Conditioning.Input("negative", tooltip="From 'SVD VFI Conditioning'."),
+    ]
+
+
 def sampling_inputs() -> list[io.Input]:
     return [
         io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Sampling steps for each segment."),
@@ -78,9 +86,7 @@ class Sampler(io.ComfyNode):
             description="Fills the frames between the keyframes, with guidance that is low at them and high "
             "half-way. Any other sampler node fills the same latent.",
             inputs=[
-                io.Model.Input("model", tooltip="From 'SVD VFI Apply Adapter'."),
-                io.Conditioning.Input("positive", tooltip="From 'SVD VFI Conditioning'."),
-                io.Conditioning.Input("negative", tooltip="From 'SVD VFI Conditioning'."),
+                *told_inputs(),
                 io.Latent.Input("latent", tooltip="From 'SVD VFI Keyframes'."),
                 seed_input("Of the noise; connect the segment's seed."),
                 *sampling_inputs(),
@@ -118,9 +124,7 @@ class Guider(io.ComfyNode):
             display_name="SVD VFI Guider",
             description="Guidance and method of 'SVD VFI Sampler', for ComfyUI's SamplerCustomAdvanced.",
             inputs=[
-                io.Model.Input("model", tooltip="From 'SVD VFI Apply Adapter'."),
-                io.Conditioning.Input("positive", tooltip="From 'SVD VFI Conditioning'."),
-                io.Conditioning.Input("negative", tooltip="From 'SVD VFI Conditioning'."),
+                *told_inputs(),
                 *guidance_inputs(),
                 method_input(),
             ],

@@ -127,6 +127,7 @@ def condition(
             f"this CONTROL_NET is {type(control).__name__}, not the condition encoder of an adapter; connect "
             "'SVD VFI Apply Adapter' here, and other ControlNets behind"
         )
+    options = control.adapter.options if control else Options()
     embedded = clip_vision.encode_image(pictures[[0, -1]], crop=False).image_embeds  # [2, d]
     latents = keyframes.latents
     if told["augmentation"]:
@@ -136,7 +137,6 @@ def condition(
     def told_of(
         keyframes: Keyframes, latents: Tensor, embedded: Tensor, **more: Any
     ) -> tuple[Conditioning, Conditioning]:
-        options = control.adapter.options if control else Options()
         context = embedded.mean(0, keepdim=True) if options.clip_tokens == "mean" else embedded[:1]
         concat = concat_latent(latents, keyframes.positions, keyframes.length, options.concat_latent)
         shared = {

@@ -19,8 +19,6 @@ from .pictures import GUIDANCE_KEY
 
 SAMPLERS, SCHEDULERS = comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES
 Progress = Callable[[int, Any], None]  # finished steps of this sampling, and a preview (or None)
-
-
 GUIDERS = {"held": comfy.samplers.CFGGuider, "fused": FusedGuider, "bidirectional": BidirectionalGuider}
 
 

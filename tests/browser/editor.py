@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.comfyui import interpreter
+from tests.comfyui import interpreter, unpack
 
 BOOT = 180  # seconds
 MISSING = r"missing node|nodes? (is|are) missing|nodes? .*not found"  # a toast; in 1.27 a dialog
@@ -29,6 +29,14 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+def installed(base: Path, name: str) -> Path:
+    """An empty base folder of ComfyUI's with this pack alone, as its archive unpacks, under ``name``."""
+    for folder in ("custom_nodes", "input", "output", "temp", "user", "models"):
+        (base / folder).mkdir()
+    unpack(base / "custom_nodes" / name)
+    return base
 
 
 @contextlib.contextmanager
@@ -107,6 +115,14 @@ class Editor:
             "n => app.graph._nodes.length === n", arg=len(graph["nodes"]), timeout=30_000
         )
         self.page.wait_for_timeout(2000)  # toasts
+
+    def run(self) -> None:
+        """Run pressed, until the page shows the finished film and the sheet of its frames."""
+        self.page.get_by_test_id("queue-button").click()
+        self.page.wait_for_function("() => document.querySelector('video')?.readyState >= 2", timeout=240_000)
+        self.page.wait_for_function(
+            "() => app.graph._nodes.some(n => n.type === 'PreviewImage' && n.imgs?.length)"
+        )
 
     def missing(self) -> list[str]:
         """What the page itself says of nodes it does not know."""

@@ -19,8 +19,8 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import sync_playwright
 
-from tests.browser.editor import FLAGS, Editor, chromium, serving
-from tests.comfyui import ROOT, comfyui, unpack
+from tests.browser.editor import FLAGS, Editor, chromium, installed, serving
+from tests.comfyui import ROOT, comfyui
 from vfi_core.samples.draw import truth
 
 WEB, DOCS = ROOT / "web", ROOT / "web/docs"
@@ -110,18 +110,11 @@ def screenshots(editor: Editor) -> None:
     page.set_viewport_size({"width": 1600, "height": 950})
     editor.drop("quick_start", json.loads((ROOT / "workflows/quick_start.json").read_text()))
     editor.look(0, -180, 0.7)
-    page.get_by_test_id("queue-button").click()
-    page.wait_for_function("() => document.querySelector('video')?.readyState >= 2", timeout=240_000)
-    page.wait_for_function("() => app.graph._nodes.some(n => n.type === 'PreviewImage' && n.imgs?.length)")
+    editor.run()
     page.get_by_test_id("toggle-minimap-button").click()
     page.mouse.move(1500, 700)
-    page.wait_for_timeout(6000)  # the message that the job is done goes away
-    page.wait_for_timeout(1500)
-    taken = Path(tempfile.gettempdir()) / "quick_start.png"
-    page.screenshot(path=taken)
-    with Image.open(taken) as picture:
-        picture.convert("RGB").save(WEB / "quick_start.jpg", quality=85)
-    taken.unlink()
+    page.wait_for_timeout(7500)  # the message that the job is done goes away
+    page.screenshot(path=WEB / "quick_start.jpg", type="jpeg", quality=85)
 
 
 def brand() -> None:
@@ -158,10 +151,7 @@ def main() -> None:
     if comfy is None or chromium() is None:
         raise SystemExit("needs a ComfyUI (COMFYUI_PATH) and Chromium")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
-        base = Path(folder)
-        for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
-            (base / name).mkdir()
-        unpack(base / "custom_nodes" / "svd-vfi")
+        base = installed(Path(folder), "svd-vfi")
         with serving(comfy, base) as url:
             browser = p.chromium.launch(executable_path=chromium(), args=FLAGS)
             context = browser.new_context(viewport={"width": 1600, "height": 950})

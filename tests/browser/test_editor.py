@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.editor import FLAGS, Editor, chromium, serving
-from tests.comfyui import ROOT, comfyui, unpack
+from tests.browser.editor import FLAGS, Editor, chromium, installed, serving
+from tests.comfyui import ROOT, comfyui
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install -e '.[browser]'")
 COMFYUI = comfyui()
@@ -37,10 +37,7 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     other = os.environ.get("COMFYUI_FRONTEND")
     if request.param == "other" and not other:
         pytest.skip("no other frontend: set COMFYUI_FRONTEND to the static folder of one")
-    base = tmp_path_factory.mktemp(request.param)
-    for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
-        (base / name).mkdir()
-    unpack(base / "custom_nodes" / PACK)
+    base = installed(tmp_path_factory.mktemp(request.param), PACK)
     pictures = ROOT / "out/browser" / request.param
     pictures.mkdir(parents=True, exist_ok=True)
     with serving(COMFYUI, base, Path(other) if request.param == "other" else None) as url:
@@ -120,13 +117,11 @@ def test_the_quick_start_runs_to_a_finished_film(editor: Editor):
     page = editor.page
     editor.drop("quick_start", read(ROOT / "workflows/quick_start.json"))
     page.keyboard.press(".")
-    page.get_by_test_id("queue-button").click()
-    page.wait_for_function("() => document.querySelector('video')?.readyState >= 2", timeout=240_000)
+    editor.run()
     film = editor.ask(
         "() => { const v = document.querySelector('video'); return [v.videoWidth, v.duration]; }"
     )
     assert film[0] == 256 and abs(film[1] - 1) < 0.05, film  # seven frames, seven a second
-    page.wait_for_function("() => app.graph._nodes.some(n => n.type === 'PreviewImage' && n.imgs?.length)")
     page.wait_for_timeout(1500)
     page.keyboard.press(".")
     page.wait_for_timeout(1000)

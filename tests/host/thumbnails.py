@@ -31,10 +31,9 @@ async def main(comfy: Path, names: list[str]) -> None:
         async with server:
             for name in names or sorted(path.stem for path in (served.ROOT / "workflows").glob("*.json")):
                 nodes = served.workflow(name)
-                for node in nodes.values():
+                for key, node in nodes.items():
                     if node["class_type"] == "SVDVFIInterpolate":
-                        film = next(key for key, other in nodes.items() if other is node)
-                        nodes["frames"]["inputs"]["images"] = [film, 0]
+                        nodes["frames"]["inputs"]["images"] = [key, 0]
                 wanted = {"frames"}
                 while True:  # the film alone: what no frame depends on stays out
                     links = [v[0] for k in wanted for v in nodes[k]["inputs"].values() if isinstance(v, list)]
