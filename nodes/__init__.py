@@ -1,6 +1,7 @@
 """The nodes: a schema and one call each.
 
     loaders      a checkpoint and its adapter come in
+    cuts         where a film's scenes change
     keyframes    frames come in: onto a timeline, and into what the model is told
     fill         frames are filled
     film         frames go out
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import fill, film, keyframes, loaders, samples
+from . import cuts, fill, film, keyframes, loaders, samples
 
 
 class Extension(ComfyExtension):
@@ -31,6 +32,7 @@ class Extension(ComfyExtension):
             film.ContactSheet,
             fill.Guider,
             fill.BidirectionalSampler,
+            cuts.SceneCuts,
         ]
 
 

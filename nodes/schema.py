@@ -20,6 +20,7 @@ SIZES = ["trained size", "picture size"]
 
 AdapterType = io.Custom("SVDVFI_ADAPTER")
 KeyframesType = io.Custom("SVDVFI_KEYFRAMES")
+StatesType = io.Custom("INTERPOLATION_STATES")  # ComfyUI-Frame-Interpolation's name: its skip lists fit
 
 
 def schema(**keywords: Any) -> io.Schema:

@@ -256,6 +256,31 @@ def check_a_contact_sheet_marks_the_films_keyframes():
     refused("films of one length", node, "ContactSheet", images=[whole], columns=[0], compare_with=halves[:1])
 
 
+def check_a_cut_between_two_scenes_is_a_gap_to_skip_for_us_and_for_other_packs():
+    first, second = ([picture.roll(i, 1) for i in range(3)] for picture in pictures()[:2])
+    scenes = torch.stack(first + second)
+    states, cuts = node("SceneCuts", images=scenes)
+    assert cuts == [2] and (states.frame_indices, states.is_skip_list) == ([2], True)
+    assert [states.is_frame_skipped(i) for i in range(5)] == [i == 2 for i in range(5)]
+    states, cuts = node("SceneCuts", images=scenes.half(), skip="0, 2")
+    assert cuts == [2] and states.frame_indices == [0, 2]
+    assert node("SceneCuts", images=scenes[:1])[1] == node("SceneCuts", images=scenes, threshold=1.0)[1] == []
+    refused("no frame numbers", node, "SceneCuts", images=scenes, skip="first")
+    refused("use 0 to 4", node, "SceneCuts", images=scenes, skip="5")
+
+    class Others:
+        """Another pack's: only the listed gaps are filled."""
+
+        frame_indices, is_skip_list = (1, 3), False
+
+        def is_frame_skipped(self, frame_index: int) -> bool:
+            return frame_index not in self.frame_indices
+
+    skipped_gaps = sys.modules[f"{PACK}.vfi_core.cuts"].skipped_gaps
+    assert skipped_gaps(Others(), 5) == {0, 2, 4} and skipped_gaps(states, 5) == {0, 2}
+    refused("does not say which gaps", skipped_gaps, [0, 2], 5)
+
+
 def check_the_example_pictures_lie_where_load_image_looks():
     classes()
     mine = FOLDER / "input" / "svd_vfi_orbit_first.png"
