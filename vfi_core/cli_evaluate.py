@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .cli_interpolate import choose_device, find_adapter, parse_guidance, whole_number
+from .config import METHODS
 
 if TYPE_CHECKING:
     from .evaluation.baselines import Interpolator
@@ -36,6 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", default="tiny", help="'tiny', a checkpoint, a folder, or 'none' (tiny)")
     parser.add_argument("--adapters", nargs="*", default=[], help="adapter files, or names of bundled ones")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=METHODS,
+        help="of the base and of every adapter (all of the base, held of the adapters)",
+    )
+    parser.add_argument(
+        "--clip-frames", type=whole_number(3), help="frames drawn at once at most (the model's)"
+    )
     parser.add_argument(
         "--frames", type=whole_number(3), help="frames of a clip, the given two included (the model's)"
     )
@@ -69,11 +80,11 @@ def main(args: argparse.Namespace) -> None:
 
     interpolators: dict[str, Interpolator] = dict(BASELINES)
     restorers: dict[str, Restorer] = {}
-    frames, size = args.frames or 7, args.size or None
+    frames, size, calls = args.frames or 7, args.size or None, lambda: 0
     if args.model == "none" and args.adapters:
         raise ValueError(f"--adapters needs a model and --model is none; leave out {' '.join(args.adapters)}")
     if args.model != "none":
-        frames, size = _add_model(args, interpolators, restorers)
+        frames, size, calls = _add_model(args, interpolators, restorers)
     sets = _sets(args, frames, size)
     with tqdm(desc="evaluating", unit="film", leave=False, disable=None) as bar:  # None: only on a terminal
 
@@ -81,14 +92,16 @@ def main(args: argparse.Namespace) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        text = table.run(interpolators, sets, args.out, restorers, seed=args.seed, progress=progress)
+        text = table.run(
+            interpolators, sets, args.out, restorers, seed=args.seed, progress=progress, calls=calls
+        )
     print(f"{text}\n\nwritten to {args.out / 'table.md'}")
 
 
 def _add_model(
     args: argparse.Namespace, interpolators: dict[str, Interpolator], restorers: dict[str, Restorer]
-) -> tuple[int, int | None]:
-    """The model's methods added to both tables; the frames and the size to measure at."""
+) -> tuple[int, int | None, Callable[[], int]]:
+    """The model's methods added to both tables; frames and size to measure at, and its calls so far."""
     import torch
 
     from .svd.interpolate import Settings
@@ -100,20 +113,31 @@ def _add_model(
     svd = load_svd(model, choose_device(args.device), torch.float32)
     if args.size is None and svd.config["size"][0] != svd.config["size"][1]:
         raise ValueError(f"the model's size {svd.config['size']} is no square; choose one with --size")
-    settings = Settings(steps=args.steps, seed=args.seed, guidance=args.guidance)
+    settings = Settings(
+        steps=args.steps, seed=args.seed, guidance=args.guidance, clip_frames=args.clip_frames
+    )
     interpolators["linear through the VAE"] = linear_through_vae(svd)
-    interpolators["base, both frames held"] = svd_interpolator(svd, settings, None)
-    for method in ("fused", "bidirectional"):
-        both_ways = dataclasses.replace(settings, method=method)
-        interpolators[f"base, {method}"] = svd_interpolator(svd, both_ways, None)
-    for name in args.adapters:
-        label = f"adapter {Path(name).stem}"
-        if label in interpolators:
-            raise ValueError(f"two adapters are called '{Path(name).stem}'; rename one of the files")
-        interpolators[label] = svd_interpolator(svd, settings, find_adapter(name, True))
+    for name in (None, *args.adapters):
+        label = "base" if name is None else f"adapter {Path(name).stem}"
+        adapter = None if name is None else find_adapter(name, True)
+        for method in args.methods or (METHODS if name is None else METHODS[:1]):
+            full = label if method == "held" else f"{label}, {method}"
+            if full in interpolators:
+                raise ValueError(
+                    f"two adapters are called '{Path(name or label).stem}'; rename one of the files"
+                )
+            own = dataclasses.replace(settings, method=method)
+            interpolators[full] = svd_interpolator(svd, own, adapter)
     restorers["VAE round trip of the truth"] = lambda film: vae_round_trip(svd, film)
     size = svd.config["size"][0] if args.size is None else args.size or None
-    return args.frames or svd.config["frames"], size
+    asked = 0
+
+    def count(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+
+    svd.unet.register_forward_pre_hook(count)
+    return args.frames or svd.config["frames"], size, lambda: asked
 
 
 def _sets(args: argparse.Namespace, frames: int, size: int | None) -> dict[str, list[Clip]]:

@@ -78,3 +78,27 @@ def test_an_unknown_reference_and_an_empty_set_are_refused(tmp_path: Path):
         run({"nearest": nearest}, {"pans": pans()}, tmp_path)
     with pytest.raises(ValueError, match="has no clips"):
         run({"linear": linear}, {"pans": []}, tmp_path)
+
+
+def test_the_model_s_calls_are_counted_for_each_film(tmp_path: Path):
+    calls = 0
+
+    def model(times: int):
+        def between(first: torch.Tensor, last: torch.Tensor, n: int) -> torch.Tensor:
+            nonlocal calls
+            calls += times
+            return linear(first, last, n)
+
+        return between
+
+    text = run(
+        {"linear": linear, "once": model(20), "twice": model(40)},
+        {"pans": pans()},
+        tmp_path,
+        calls=lambda: calls,
+    )
+    rows = {
+        line.split(" | ")[0]: line.split(" | ")[-2:] for line in text.splitlines() if line.startswith("| ")
+    }
+    assert rows["| method"] == ["calls", "time |"] and rows["| linear"] == ["", " |"]
+    assert rows["| once"] == ["20", "x1.00 |"] and rows["| twice"][0] == "40"

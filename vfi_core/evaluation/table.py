@@ -29,7 +29,11 @@ SMALLEST = 16  # SSIM's window takes 11 pixels, OpenCV's DIS flow 12
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one clip. large: the clip moves more than the median of its set."""
+    """One method on one clip.
+
+    large  the clip moves more than the median of its set
+    calls  of the model, see `run`
+    """
 
     set: str
     clip: str
@@ -38,6 +42,7 @@ class Row:
     method: str
     scores: Scores
     seconds: float
+    calls: int = 0
 
 
 def run(
@@ -48,6 +53,7 @@ def run(
     reference: str = "linear",
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    calls: Callable[[], int] = lambda: 0,
 ) -> str:
     """The Markdown table of all methods on all sets; the folder ``out`` gets what stands behind it.
 
@@ -57,6 +63,7 @@ def run(
     out            results.csv (a line per method and clip), table.md, <set>-small.png and <set>-large.png:
                    the clips at the first and the third quarter of the set's motion
     progress       called with (methods run so far, all)
+    calls          how often a model has been asked so far; methods that ask one get it counted
     Raises ValueError for a set without clips, clips too small to measure, an unknown reference, or a method
     that returns wrong frames.
     """
@@ -84,14 +91,14 @@ def run(
             for i, (clip, large) in enumerate(zip(clips, large_motion(clips), strict=True)):
                 of_clip, films = flows(clip.frames), {"truth": clip.frames}
                 for method, generate in methods.items():
-                    start = time.perf_counter()
+                    start, asked = time.perf_counter(), calls()
                     generated = generate(clip.frames)
-                    seconds = time.perf_counter() - start
+                    seconds, asked = time.perf_counter() - start, calls() - asked
                     try:
                         scores = score(generated, clip.frames, of_clip)
                     except ValueError as error:
                         raise ValueError(f"'{method}' on the clip '{clip.name}': {error}") from error
-                    row = Row(name, clip.name, clip.motion, large, method, scores, seconds)
+                    row = Row(name, clip.name, clip.motion, large, method, scores, seconds, asked)
                     line = {k: v for k, v in asdict(row).items() if k != "scores"} | asdict(scores)
                     if not rows:
                         writer.writerow(line)
@@ -112,11 +119,17 @@ def summary(rows: list[Row], reference: str, seed: int = 0) -> str:
     """A Markdown table with a line per method: means over the clips of ``rows``.
 
     "flow" is the summed DIS flow of the films over that of the truth (clips at rest would upset a mean of
-    ratios); the last column the mean paired difference of PSNR against ``reference`` with its 95 % interval.
+    ratios); then the mean paired difference of PSNR against ``reference`` with its 95 % interval; the calls
+    of the model for a film, and the time of all films as a ratio to the first method that asks it.
     """
     of: dict[str, dict[str, Scores]] = {}
     for r in rows:
         of.setdefault(r.method, {})[r.clip] = r.scores
+    cost = {
+        m: (sum(r.calls for r in rows if r.method == m), sum(r.seconds for r in rows if r.method == m))
+        for m in of
+    }
+    unit = next((seconds for calls, seconds in cost.values() if calls), 0.0)
     head = [
         "method",
         "PSNR all",
@@ -126,6 +139,7 @@ def summary(rows: list[Row], reference: str, seed: int = 0) -> str:
         "sharpness",
         "flow",
         f"PSNR - {reference} [95 %]",
+        *(["calls", "time"] if unit else []),
     ]
     lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
     for method, clips in of.items():
@@ -141,6 +155,9 @@ def summary(rows: list[Row], reference: str, seed: int = 0) -> str:
             [method, f"{mean['psnr']:.2f}", f"{mean['psnr_centre']:.2f}", f"{mean['ssim']:.3f}"]
             + [f"{mean['tof']:.2f}", f"{mean['sharpness']:.2f}", f"{flow:.2f}", gain]
         )
+        calls, seconds = cost[method]
+        if unit:
+            lines[-1] += [f"{calls / len(clips):g}", f"x{seconds / unit:.2f}"] if calls else ["", ""]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
