@@ -87,7 +87,7 @@ def main() -> None:
 
     stamps = [time.time()]
     pictures = [torch.rand(256, 256, 3, generator=torch.Generator().manual_seed(i)) for i in range(2)]
-    settings = Settings(in_betweens=3, steps=2, guidance=(1.0, 2.0))
+    settings = Settings(in_betweens=3, clip_frames=5, steps=2, guidance=(1.0, 2.0))
     film = interpolate(svd, pictures, settings, adapter, lambda done, total: stamps.append(time.time()))
     steps = ", ".join(f"{b - a:.1f}" for a, b in zip(stamps[1:], stamps[2:], strict=False))
     print(

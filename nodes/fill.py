@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..vfi_core.timeline import even_timeline, resampled_timeline
-from .host.film import interpolate
+from ..vfi_core.cuts import skipped_gaps
+from ..vfi_core.timeline import check_reseeded, even_timeline, parse_reseed, resampled_timeline
+from .host.apply import apply_adapter
+from .host.film import Drawing, interpolate
+from .host.kept import kept_frames
 from .host.sample import GUIDERS, SAMPLERS, SCHEDULERS, both_ways, fill, segment_guider
 from .schema import (
     SIZES,
     AdapterType,
     advanced,
+    clip_frames_input,
     colour_lock_input,
     conditions,
     fps_input,
@@ -22,6 +26,7 @@ from .schema import (
     refresh_input,
     schema,
     seed_input,
+    timeline_inputs,
 )
 
 
@@ -187,8 +192,14 @@ class Interpolate(io.ComfyNode):
                 refresh_input("Run the condition encoder at every n-th step, reuse its features between."),
                 advanced(colour_lock_input()),
                 method_input(),
+                *timeline_inputs(),
+                clip_frames_input(
+                    "Frames drawn at once at most: few are thinned out of so many, more drawn in parts. 0: "
+                    "as the model was trained."
+                ),
             ],
             outputs=[io.Image.Output(), io.Float.Output(display_name="fps"), keyframe_indices_output()],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -212,30 +223,35 @@ class Interpolate(io.ComfyNode):
         encoder_refresh,
         colour_lock,
         method="held",
+        interpolation_states=None,
+        reseed="",
+        first_keyframe=0,
+        clip_frames=0,
         last_image=None,
         adapter=None,
     ) -> io.NodeOutput:
         images, training = gather(images, last_image), conditions(adapter)
+        reseeded, skipped = parse_reseed(reseed), skipped_gaps(interpolation_states, len(images) - 1 + loop)
+        told = loop, skipped, first_keyframe
         if target_fps:
             if not source_fps:
                 raise ValueError(
                     f"target_fps is {target_fps:g}, but source_fps is 0; say what rate the keyframes have"
                 )
-            timeline = resampled_timeline(len(images), source_fps, target_fps, loop)
+            timeline = resampled_timeline(len(images), source_fps, target_fps, *told)
         else:
             multiplier = multiplier or training["frames"] - 1
             fps = source_fps * multiplier if source_fps else training["fps"]
-            timeline = even_timeline(len(images), multiplier - 1, fps, loop)
-        film = interpolate(
-            model,
+            timeline = even_timeline(len(images), multiplier - 1, fps, *told)
+        check_reseeded(timeline, reseeded)
+        patched, control = (model, None) if adapter is None else apply_adapter(model, adapter)
+        drawing = Drawing(
+            patched,
+            control,
             clip_vision,
             vae,
-            adapter,
-            images,
-            timeline,
-            model_size(images, size, training),
             training,
-            seed,
+            model_size(images, size, training),
             steps,
             (cfg_ends, cfg_middle),
             sampler_name,
@@ -243,5 +259,8 @@ class Interpolate(io.ComfyNode):
             encoder_refresh,
             colour_lock,
             method,
+            clip_frames or training["frames"],
         )
-        return io.NodeOutput(film, float(timeline.fps), list(timeline.positions))
+        kept = kept_frames(model, cls.hidden.unique_id if cls.hidden else None)
+        film = interpolate(drawing, images, timeline, seed, reseeded, kept, drawing.identity(adapter))
+        return io.NodeOutput(film, float(timeline.fps), list(timeline.shown))

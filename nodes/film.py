@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..vfi_core.sheet import contact_sheet
-from ..vfi_core.timeline import film_of, place
+from ..vfi_core.timeline import film_of
 from .host.film import SegmentKeyframes, decode_segment
 from .schema import KeyframesType, colour_lock_input, keyframe_indices_output, rgb, schema
 
@@ -58,10 +58,9 @@ class Assemble(io.ComfyNode):
                 f"{len(images)} batches of images and {len(keyframes)} keyframes came in for a film of "
                 f"{len(timeline.segments)} segments; connect both from the same 'SVD VFI Keyframes'"
             )
-        film = film_of(timeline, keyframes[0].originals)
-        for part, given in zip(images, keyframes, strict=True):
-            place(film, given.segment, part)
-        return io.NodeOutput(film, float(timeline.fps), list(timeline.positions))
+        parts = {given.segment: part for part, given in zip(images, keyframes, strict=True)}
+        film = film_of(timeline, keyframes[0].originals, lambda segment, *_: parts[segment])
+        return io.NodeOutput(film, float(timeline.fps), list(timeline.shown))
 
 
 class ContactSheet(io.ComfyNode):

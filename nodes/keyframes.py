@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..vfi_core.samplers import offset_seed
-from ..vfi_core.timeline import Timeline, even_timeline, parse_positions
+from ..vfi_core.cuts import skipped_gaps
+from ..vfi_core.timeline import (
+    Timeline,
+    check_reseeded,
+    even_timeline,
+    parse_positions,
+    parse_reseed,
+    seed_of,
+)
 from .host.film import SegmentKeyframes, split
 from .host.pictures import condition
 from .schema import (
@@ -13,6 +20,7 @@ from .schema import (
     AdapterType,
     KeyframesType,
     advanced,
+    clip_frames_input,
     conditions,
     fps_input,
     gather,
@@ -24,6 +32,7 @@ from .schema import (
     schema,
     seed_input,
     strength_input,
+    timeline_inputs,
 )
 
 
@@ -66,6 +75,11 @@ class Keyframes(io.ComfyNode):
                 ),
                 loop_input(),
                 seed_input("Of the first segment; each following one adds 1."),
+                *timeline_inputs(),
+                clip_frames_input(
+                    "Frames drawn at once: a shorter segment is thinned out of so many when it is decoded, a "
+                    "longer one is drawn whole. 0: as the model was trained."
+                ),
             ],
             outputs=[
                 KeyframesType.Output(display_name="keyframes", is_output_list=True),
@@ -76,18 +90,36 @@ class Keyframes(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, vae, images, in_betweens, positions, fps, size, loop, seed, last_image=None, adapter=None
+        cls,
+        vae,
+        images,
+        in_betweens,
+        positions,
+        fps,
+        size,
+        loop,
+        seed,
+        interpolation_states=None,
+        reseed="",
+        first_keyframe=0,
+        clip_frames=0,
+        last_image=None,
+        adapter=None,
     ) -> io.NodeOutput:
         images, training = gather(images, last_image), conditions(adapter)
+        reseeded, skipped = parse_reseed(reseed), skipped_gaps(interpolation_states, len(images) - 1 + loop)
         fps = fps or training["fps"]
         count = in_betweens or training["frames"] - 2
         if positions.strip():
             closing = count + 1 if loop else None
-            timeline = Timeline(parse_positions(positions, len(images)), closing, fps)
+            places = parse_positions(positions, len(images))
+            timeline = Timeline(places, closing, fps, skipped, first_keyframe)
         else:
-            timeline = even_timeline(len(images), count, fps, loop)
-        segments = list(split(vae, images, timeline, model_size(images, size, training), training))
-        seeds = [offset_seed(seed, s.segment.number) for s in segments]
+            timeline = even_timeline(len(images), count, fps, loop, skipped, first_keyframe)
+        check_reseeded(timeline, reseeded)
+        longest = clip_frames or training["frames"]
+        segments = list(split(vae, images, timeline, model_size(images, size, training), training, longest))
+        seeds = [seed_of(s.segment, seed, reseeded) for s in segments]
         return io.NodeOutput(segments, [s.latent for s in segments], seeds)
 
 

@@ -93,6 +93,41 @@ def colour_lock_input() -> io.Input:
     )
 
 
+def timeline_inputs() -> list[io.Input]:
+    """What a timeline may be told besides where its keyframes stand; all of it optional, for older graphs."""
+    return [
+        StatesType.Input(
+            "interpolation_states",
+            optional=True,
+            tooltip="Gaps to skip, from 'SVD VFI Scene Cuts' or a skip list of another pack: there the frame "
+            "before holds.",
+        ),
+        advanced(
+            io.String.Input(
+                "reseed",
+                default="",
+                optional=True,
+                tooltip="Other seeds for single gaps, as 2: 77, 5: 12. All others stay as they are.",
+            )
+        ),
+        advanced(
+            io.Int.Input(
+                "first_keyframe",
+                default=0,
+                min=0,
+                max=2**31 - 1,
+                optional=True,
+                tooltip="Of a film made in parts: the number of the first picture here in the whole film. "
+                "Above 0 it is the last one of the part before, and not shown again.",
+            )
+        ),
+    ]
+
+
+def clip_frames_input(tooltip: str) -> io.Input:
+    return advanced(io.Int.Input("clip_frames", default=0, min=0, max=4096, optional=True, tooltip=tooltip))
+
+
 def keyframe_indices_output() -> io.Output:
     return io.Int.Output(
         display_name="keyframe_indices", is_output_list=True, tooltip="Where in the film the keyframes are."

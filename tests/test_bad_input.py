@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 import re
 import sys
@@ -183,6 +184,16 @@ CASES = {
     "a size off the grid": ("= --size 100x64", "'100x64' is no size .*multiples of 64"),
     "a size without a height": ("= --size 64", "'64' is no size"),
     "no frames a second": ("= --fps 0", "0 frames per second cannot be written"),
+    "positions that are no numbers": ("= --positions 0,x", "'0,x' are no frame numbers"),
+    "positions for others": ("= --positions 0,4,9", "3 positions were given for 2 keyframes"),
+    "positions out of order": ("= --positions 4,2", "the first keyframe is at frame 4"),
+    "positions and frames": ("= --positions 0,4 --frames 3", "both say how far apart"),
+    "a gap to skip that is not there": ("= --skip 1", "there is no gap behind frame 1 of 2; use 0 to 0"),
+    "gaps in words": ("= --skip first", "'first' are no frame numbers"),
+    "a seed for no gap": ("= --reseed 3:7", "gap 3 was given a seed of its own"),
+    "a seed without a gap": ("= --reseed 7", "'7' gives no gap another seed"),
+    "clips of two frames": ("= --clip-frames 2", "2 is not possible .use 3 or more"),
+    "a rate below the video's": ("@film.mp4 -o ^f.gif --fps 4", "4 fps is less than the keyframes' 8"),
     "a gif too fast": ("= --fps 60", "a gif cannot play 60"),
     # the machine
     "an unknown device": ("= --device gpu", "unknown device 'gpu' .use auto, cpu"),
@@ -292,10 +303,10 @@ def test_other_commands_refuse(shelf: Path, tmp_path: Path, capsys: Any, line: s
 def crossfade(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that answers at once, so that what is tried is the writing."""
 
-    def film(svd, frames, settings, adapter, progress):
-        return torch.stack([frames[0], *[frames[0] / 2 + frames[1] / 2] * settings.in_betweens, frames[1]])
+    def draw(frames, first, last, seed, step):
+        return torch.lerp(first, last, torch.linspace(0, 1, frames).view(-1, 1, 1, 1))
 
-    monkeypatch.setattr(host, "interpolate", film)
+    monkeypatch.setattr(host, "segment_drawing", lambda *_: draw)
 
 
 @pytest.mark.parametrize("name", ["f.mp4", "f.gif", "f.webp", "f"])
@@ -309,26 +320,39 @@ def test_a_full_disk_leaves_nothing(
         said = refused(shelf, tmp_path, f"interpolate @a.png @b.png -o ^{name} --device cpu", capsys)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert f"{name} cannot be written" in said
+    assert re.search("[0-9a-f]{16} cannot be written", said)  # already the segment does not fit
 
 
-def test_a_disk_that_fills_at_the_last_moment_keeps_the_old_film(
+def test_a_disk_that_fills_at_the_last_moment_keeps_the_old_film_and_what_was_drawn(
     shelf: Path, tmp_path: Path, capsys: Any, crossfade: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(a: Path, b: Path) -> None:
+        if b.suffix == ".gif":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        a.rename(b)
 
-    monkeypatch.setattr(media.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     (tmp_path / "f.gif").write_text("old")
-    said = refused(shelf, tmp_path, "interpolate = ", capsys)
-    assert "f.gif cannot be written (No space left on device)" in said
+    words = command(shelf, tmp_path, "interpolate = ")
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert "f.gif cannot be written (No space left on device)" in said and said.count("\n") == 1
+    assert "the same command goes on" in said
     assert (tmp_path / "f.gif").read_text() == "old"
+    monkeypatch.undo()
+    monkeypatch.setattr("vfi_core.tiny.TINY", shelf / "toy.safetensors")
+    monkeypatch.setattr("vfi_core.tiny.ADAPTERS", {"fast": shelf / "adapter.safetensors"})
+    monkeypatch.setattr(host, "segment_drawing", lambda *_: lambda *_: pytest.fail("it was drawn twice"))
+    assert cli.main(words) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["f.gif"]
 
 
 def test_a_model_that_overflows_writes_no_black_film(
     shelf: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "interpolate", lambda *_: torch.full((3, 64, 64, 3), float("nan")))
+    monkeypatch.setattr(
+        host, "decode", lambda _, latents: torch.full((len(latents), 3, 64, 64), float("nan"))
+    )
     line = "interpolate = --frames 1"
     assert "the model overflowed" in refused(shelf, tmp_path, line, capsys)
 
@@ -339,7 +363,7 @@ def test_too_little_memory_is_told_with_its_remedies(
     def large(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore")
 
-    monkeypatch.setattr(host, "interpolate", large)
+    monkeypatch.setattr(host, "segment_drawing", lambda *_: large)
     said = refused(shelf, tmp_path, "interpolate = ", capsys)
     assert "out of memory; use a smaller --size" in said
 
@@ -349,6 +373,6 @@ def test_a_missing_package_is_named_before_the_work(
     shelf: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, package: str, name: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(host, "interpolate", lambda *_: pytest.fail("the model ran"))
+    monkeypatch.setattr(host, "sample_segment", lambda *_: pytest.fail("the model ran"))
     said = refused(shelf, tmp_path, f"interpolate @a.png @b.png -o ^{name}", capsys)
     assert f"'{package}' is missing; run: pip install 'svd-vfi[headless]'" in said

@@ -58,17 +58,18 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the host was asked for; it loads the toy and answers at once with a cross-fade."""
     seen: list[dict[str, Any]] = []
 
-    def crossfade(svd, frames, settings, adapter, progress):
-        seen.append(asdict(settings) | {"adapter": adapter, "svd": svd})
-        progress(1, 2)
-        progress(2, 2)
-        n = settings.in_betweens
-        film = [
-            a + (b - a) * i / (n + 1) for a, b in zip(frames, frames[1:], strict=False) for i in range(n + 1)
-        ]
-        return torch.stack([*film, frames[-1]])
+    def crossfade(svd, adapter, settings, height, width):
+        seen.append(asdict(settings) | {"adapter": adapter, "svd": svd, "drawn": (drawn := [])})
 
-    monkeypatch.setattr(host, "interpolate", crossfade)
+        def draw(frames, first, last, seed, step):
+            drawn.append((frames, seed))
+            for _ in range(settings.steps + 1):
+                step()
+            return torch.lerp(first, last, torch.linspace(0, 1, frames).view(-1, 1, 1, 1))
+
+        return draw
+
+    monkeypatch.setattr(host, "segment_drawing", crossfade)
     monkeypatch.setattr(
         "vfi_core.svd.load.load_svd", lambda path, *_: replace(toy_svd(), name=Path(path).name)
     )
@@ -147,15 +148,16 @@ def test_a_video_gains_frames_and_keeps_its_duration(
 def test_options_reach_the_host(
     settings: list, checkpoint: Path, keyframes: list[Path], tmp_path: Path
 ) -> None:
-    words = "--guidance", "1.5:3", "--size", "128x64", "--seed", 2**64 - 2, "--steps", 9
+    words = "--guidance", "1.5:3", "--size", "128x64", "--seed", 2**64 - 2, "--steps", 9, "--colour-lock"
     assert interpolate(checkpoint, *keyframes, *words, "-o", tmp_path / "out") == 0
     assert interpolate(checkpoint, *keyframes, "--guidance", 2, "-o", tmp_path / "b") == 0
     first, second = settings
     assert first["guidance"] == (1.5, 3.0) and second["guidance"] == (2.0, 2.0)
     assert first["size"] == (64, 128) and second["size"] is None
     assert (first["seed"], first["steps"]) == (2**64 - 2, 9)
-    assert first["in_betweens"] == 5  # the toy was made for 7 frames
+    assert [frames for frames, _ in first["drawn"]] == [7, 7]  # as the toy was made for
     assert first["adapter"] is None
+    assert first["colour_lock"] and not second["colour_lock"]
 
 
 def test_a_bundled_sample_and_the_bundled_model_need_nothing_of_ones_own(
@@ -206,7 +208,7 @@ def test_a_terminal_sees_a_bar_with_the_time_left(
 
     monkeypatch.setattr(sys, "stderr", screen := Terminal())
     assert interpolate(checkpoint, *keyframes, "-o", tmp_path / "out.gif") == 0
-    assert "interpolating" in screen.getvalue() and "/2 [" in screen.getvalue()
+    assert "interpolating" in screen.getvalue() and "/4 [" in screen.getvalue()
 
 
 def test_ctrl_c_leaves_the_old_film_and_nothing_else(
@@ -220,7 +222,7 @@ def test_ctrl_c_leaves_the_old_film_and_nothing_else(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(host, "interpolate", interrupted)
+    monkeypatch.setattr(host, "segment_drawing", lambda *_: interrupted)
     (tmp_path / "old.gif").write_text("old")
     for name in ("old.gif", "new.gif", "folder"):
         assert interpolate(checkpoint, *keyframes, "-o", tmp_path / name) == 130
@@ -235,7 +237,7 @@ def test_a_bug_of_ours_shows_its_traceback(
     def broken(*_: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(host, "interpolate", broken)
+    monkeypatch.setattr(host, "segment_drawing", lambda *_: broken)
     with pytest.raises(RuntimeError, match="mat1"):
         interpolate(checkpoint, *keyframes, "-o", tmp_path / "out.gif")
     assert [p.name for p in tmp_path.iterdir()] == ["keyframes"]

@@ -38,20 +38,20 @@ TABLE = {
     "vfi_core/tiny": Room(set(), set()),
     "vfi_core/samples": Room({"torch", "numpy", "PIL"}, set()),
     # floor 2: the hosts, the trainer, the measurements, pictures and films
-    "vfi_core/media.py": Room({"torch", "numpy", "PIL", "av"}, set()),
+    "vfi_core/media": Room({"torch", "numpy", "PIL", "av"}, set()),
     "vfi_core/svd": Room(NUMBERS | {"diffusers", "transformers"}, {"vfi_core", *DATA}),
     "vfi_core/training": Room(
         NUMBERS | {"diffusers", "transformers", "peft", "accelerate", "av", "tqdm", "tomli"},
-        {"vfi_core", "vfi_core/svd", "vfi_core/media.py", *DATA},
+        {"vfi_core", "vfi_core/svd", "vfi_core/media", *DATA},
     ),
     "vfi_core/evaluation": Room(
-        NUMBERS | {"PIL", "av", "cv2", "skimage", "tqdm"}, {"vfi_core", "vfi_core/media.py", *DATA}
+        NUMBERS | {"PIL", "av", "cv2", "skimage", "tqdm"}, {"vfi_core", "vfi_core/media", *DATA}
     ),
     "nodes/host": Room(NUMBERS | {"comfy", "latent_preview"}, {"vfi_core", *DATA}),
     # floor 3: what a person sees
     "vfi_core/cli[._]*": Room(
         NUMBERS | {"tqdm"},
-        {"vfi_core", "vfi_core/media.py", "vfi_core/svd", "vfi_core/training", "vfi_core/evaluation", *DATA},
+        {"vfi_core", "vfi_core/media", "vfi_core/svd", "vfi_core/training", "vfi_core/evaluation", *DATA},
     ),
     "nodes": Room(NUMBERS | {"comfy_api", "folder_paths"}, {"nodes/host", "vfi_core", *DATA}),
     # the door ComfyUI opens
@@ -141,10 +141,10 @@ def test_a_module_imports_only_what_its_room_may_know(path: PurePosixPath):
         ("vfi_core/edm.py", "def f():\n    from comfy.ldm import util", "package its room"),
         ("vfi_core/edm.py", "from .svd.load import SVD", "of vfi_core/svd"),
         ("vfi_core/edm.py", "from .svd import load", "of vfi_core/svd"),
-        ("vfi_core/edm.py", "from . import media", "of vfi_core/media.py"),
+        ("vfi_core/edm.py", "from . import media", "of vfi_core/media"),
         ("vfi_core/edm.py", "from vfi_core.keyframes import hint", "absolutely"),
         ("vfi_core/edm.py", "import importlib\nimportlib.import_module('diffusers')", "no table can read"),
-        ("vfi_core/media.py", "from .keyframes import hint", "of vfi_core"),
+        ("vfi_core/media/read.py", "from ..keyframes import hint", "of vfi_core"),
         ("vfi_core/svd/load.py", "from ..training.clips import read_video", "of vfi_core/training"),
         ("vfi_core/svd/load.py", "import peft", "package its room"),
         ("vfi_core/evaluation/table.py", "from ..svd.interpolate import Settings", "of vfi_core/svd"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import cli_evaluate, cli_inspect, cli_interpolate
 
@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(
             f"{error.filename} cannot be used ({error.strerror}); check the path and its permissions"
         )
-    except KeyboardInterrupt:
-        print("\nsvd-vfi: stopped; nothing half done was left", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\nsvd-vfi: stopped; {str(stop) or 'nothing half done was left'}", file=sys.stderr)
         return 130
     except RuntimeError as error:
         # torch.OutOfMemoryError, by name: it is a RuntimeError, and torch may be what could not be imported.
@@ -52,7 +52,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One sentence instead of argparse's usage text."""
+    """One sentence instead of argparse's usage text; options by their whole names alone."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")

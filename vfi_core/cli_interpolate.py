@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import math
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from .config import METHODS
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from .adapter import Adapter
+    from .media import Source
+    from .svd.interpolate import Settings
+    from .svd.load import SVD
+    from .timeline import Timeline
 
 SAMPLES = Path(__file__).parent / "samples"
 LONGEST = 8  # sides' ratio; the model's short side is fixed, so its long one would outgrow any memory
@@ -53,11 +61,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--method",
-        choices=("held", "fused", "bidirectional"),
+        choices=METHODS,
         help="how the last keyframe is reached; fused and bidirectional take twice the time, for models "
         "without an adapter (held)",
     )
-    add("--fps", type=float, help="frames a second of the film (the model's; a video keeps its duration)")
+    add(
+        "--fps",
+        type=float,
+        help="frames a second of the film (the model's); without --frames the rate a video, or pictures of a "
+        "known --source-fps, are brought to, lasting as long as before",
+    )
+    add("--source-fps", type=float, metavar="FPS", help="frames a second of the keyframes (a video's own)")
+    add("--positions", metavar="LIST", help="frame numbers of the keyframes, as 0,12,40 (evenly apart)")
+    add("--loop", action="store_true", help="go on from the last keyframe to the first one")
+    add(
+        "--cuts",
+        choices=("auto", "off"),
+        help="find the scene cuts and hold the frame before each (auto for a video, else off)",
+    )
+    add(
+        "--skip",
+        metavar="LIST",
+        default="",
+        help="gaps to hold and not to fill, by the keyframe before each, as 3,17",
+    )
+    add(
+        "--reseed",
+        metavar="LIST",
+        default="",
+        help="draw single gaps from other seeds: GAP:SEED, as 2:77,5:12",
+    )
+    add(
+        "--clip-frames",
+        type=whole_number(3),
+        metavar="N",
+        help="frames drawn at once at most: few are thinned out of so many, more drawn in parts (as trained)",
+    )
+    add("--colour-lock", action="store_true", help="pull the colours of every frame onto the keyframes'")
+    add(
+        "--keep-segments",
+        action="store_true",
+        help="keep what was drawn beside the film, so that the next command draws only what differs",
+    )
     add("--model", help="checkpoint, diffusers folder or hub id (the bundled miniature)")
     add(
         "--adapter",
@@ -82,22 +127,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Writes the film and says where it is. Raises ValueError for wrong input, if it can before the work."""
     import torch
-    from tqdm import tqdm
 
     from . import media
+    from .cli_segments import Segments
+    from .cuts import parse_gaps
+    from .sheet import contact_sheet
+    from .timeline import check_reseeded, parse_positions, parse_reseed, seed_of
 
+    reseeded = parse_reseed(args.reseed)
     sources = _sources(args)
     _check_outputs(args, sources)
-    originals = media.read_keyframes(sources)
-    height, width = originals[0].shape[:2]
+    source = media.open_source(sources)
+    height, width = source.size
     if max(height, width) > LONGEST * min(height, width):
         raise ValueError(f"keyframes of {width}x{height} are too narrow (at most {LONGEST} to 1); crop them")
-    if args.seed + len(originals) - 2 > LARGEST_SEED:  # each gap after the first takes the next seed
-        raise ValueError(f"seed {args.seed} leaves no seeds for {len(originals) - 1} gaps; use a smaller one")
+    if args.seed + source.count - 2 + args.loop > LARGEST_SEED:  # each gap takes the next seed
+        raise ValueError(f"seed {args.seed} leaves no seeds for {source.count - 1} gaps; use a smaller one")
+    positions = None if args.positions is None else parse_positions(args.positions, source.count)
+    skipped = frozenset(parse_gaps(args.skip, source.count - 1 + args.loop))
     device = choose_device(args.device)
 
-    from .sheet import contact_sheet
-    from .svd.interpolate import Settings, interpolate
+    from .svd.interpolate import Settings, segment_drawing, trained_under, work
     from .svd.load import load_svd
     from .tiny import TINY
 
@@ -107,51 +157,85 @@ def main(args: argparse.Namespace) -> None:
         print(f"loading {model}", file=sys.stderr)
     svd = load_svd(model, device, _dtype(args.dtype, device, bundled))
     adapter = find_adapter(args.adapter, bundled)
-    trained = {**svd.config, **(adapter.training if adapter else {})}
-    count = args.frames or trained["frames"] - 2
-    fps = _fps(sources, count, trained["fps"]) if args.fps is None else args.fps
-    media.check_output(args.out, fps)
+    trained = trained_under(svd, adapter)
+    timeline, keeps_time = _timeline(args, source, trained, positions, skipped)
+    check_reseeded(timeline, reseeded)
+    media.check_output(args.out, timeline.fps)
+    sound = source.sound if keeps_time else None
+    if sound and args.out.suffix.lower() != ".mp4":
+        print(f"svd-vfi: note: {args.out.name} holds no sound; an .mp4 does", file=sys.stderr)
     settings = Settings(
-        in_betweens=count,
         steps=args.steps,
         seed=args.seed,
         guidance=args.guidance,
         guidance_shape=args.guidance_shape,
         size=args.size,
+        colour_lock=args.colour_lock,
+        clip_frames=args.clip_frames,
         method=args.method or "held",
     )
-    # disable=None: a bar on a terminal only
-    with tqdm(desc="interpolating", unit="step", leave=False, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.refresh()
-
-        film = interpolate(svd, [frame.float() / 255 for frame in originals], settings, adapter, progress)
-    if not torch.isfinite(film).all():
-        raise ValueError(f"the model overflowed in {args.dtype}; use --dtype float32, or bfloat16")
-    frames = restore_keyframes(film, originals, count)
-    media.write_film(frames, args.out, fps)
+    segments = Segments(args.out, _alike(args, svd, trained, settings), source, timeline)
+    segments.draw(
+        segment_drawing(svd, adapter, settings, height, width),
+        work(timeline, settings, trained),
+        {s.number: seed_of(s, args.seed, reseeded) for s in timeline.segments},
+    )
+    try:
+        media.write_film(segments.film(), args.out, timeline.fps, sound)
+    except ValueError as error:
+        raise ValueError(f"{error}; what was drawn is kept, the same command goes on from there") from error
     if args.sheet:
-        sheet = contact_sheet((frame / 255 for frame in frames), range(0, len(frames), count + 1))
+        sheet = contact_sheet((frame / 255 for frame in segments.film()), timeline.shown)
         media.write_picture((sheet * 255).round().to(torch.uint8), args.sheet)
-    shape = f"{len(frames)} frames of {width}x{height}"
-    print(f"{args.out.resolve()}: {shape}, {fps:g} a second, seed {args.seed}")
+    if not args.keep_segments:
+        segments.forget()
+    shape = f"{timeline.frames} frames of {width}x{height}"
+    print(f"{args.out.resolve()}: {shape}, {timeline.fps:g} a second, seed {args.seed}")
     if args.sheet:
         print(f"{args.sheet.resolve()}: contact sheet, keyframes framed in orange")
 
 
-def restore_keyframes(film: Tensor, originals: list[Tensor], count: int) -> Tensor:
-    """The film in 8 bits with the given frames themselves in their places, ``count`` in-betweens apart.
+def _timeline(
+    args: argparse.Namespace,
+    source: Source,
+    trained: Mapping[str, Any],
+    positions: tuple[int, ...] | None,
+    skipped: frozenset[int],
+) -> tuple[Timeline, bool]:
+    """Where the keyframes stand, and whether the film lasts as long as they did."""
+    from .cuts import find_cuts
+    from .timeline import Timeline, even_timeline, resampled_timeline, timed_timeline
 
-    film       [n, H, W, 3]  0..1
-    originals  k of [H, W, 3] uint8, n = (k - 1) (count + 1) + 1
-    """
-    import torch
+    if args.cuts == "auto" or (args.cuts is None and source.times is not None):
+        skipped |= set(find_cuts(source.frames()))
+    source_fps = args.source_fps or source.fps
+    count = args.frames or trained["frames"] - 2
+    keeps_time = False
+    if positions is not None:
+        timeline = Timeline(positions, count + 1 if args.loop else None, args.fps or trained["fps"], skipped)
+    elif args.fps and source_fps and not args.frames:
+        keeps_time = not args.loop
+        if source.times is None or args.source_fps:
+            timeline = resampled_timeline(source.count, source_fps, args.fps, args.loop, skipped)
+        else:
+            timeline = timed_timeline(source.times, args.fps, args.loop, skipped)
+    else:
+        natural = source_fps * (count + 1) if source_fps else float(trained["fps"])
+        fps = natural if args.fps is None else args.fps
+        keeps_time = bool(source_fps) and fps == natural and not args.loop
+        timeline = even_timeline(source.count, count, fps, args.loop, skipped)
+    return timeline, keeps_time
 
-    frames = (film.cpu() * 255).round().clamp(0, 255).to(torch.uint8)
-    frames[:: count + 1] = torch.stack(originals)
-    return frames
+
+def _alike(args: argparse.Namespace, svd: SVD, trained: Mapping[str, Any], settings: Settings) -> str:
+    """What a segment depends on besides its keyframes, length and seed."""
+
+    def identity(name: str | None) -> str:
+        path = Path(name or "")
+        return f"{name} {path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else str(name)
+
+    own = dataclasses.asdict(settings) | {"seed": None, "dtype": str(svd.unet.dtype)}
+    return json.dumps([identity(args.model), identity(args.adapter), dict(trained), own], sort_keys=True)
 
 
 def samples() -> list[str]:
@@ -185,6 +269,8 @@ def _dtype(name: str, device: torch.device, bundled: bool) -> torch.dtype:
 
 
 def _sources(args: argparse.Namespace) -> list[Path]:
+    if args.positions is not None and args.frames:
+        raise ValueError("--positions and --frames both say how far apart the keyframes are; give one")
     if args.sample is None:
         if not args.keyframes:
             raise ValueError("no keyframes given; give two pictures, a folder, a video, or --sample NAME")
@@ -234,13 +320,6 @@ def find_adapter(name: str | None, bundled: bool) -> Adapter | None:
             f"no adapter '{name}' (give a .safetensors file, 'none', or {' or '.join(ADAPTERS)})"
         )
     return load_adapter(path)
-
-
-def _fps(sources: list[Path], count: int, default: float) -> float:
-    from . import media
-
-    source = media.read_fps(sources[0]) if len(sources) == 1 else None
-    return source * (count + 1) if source else float(default)
 
 
 def whole_number(least: int, most: int | None = None):

@@ -85,10 +85,13 @@ class InterpolationStates:
 
 
 def skipped_gaps(states: object, gaps: int) -> frozenset[int]:
-    """Those of the gaps 0..gaps - 1 that anything with ``is_frame_skipped(gap)`` leaves unfilled.
+    """Those of the gaps 0..gaps - 1 that anything with ``is_frame_skipped(gap)`` leaves unfilled; None
+    leaves none.
 
     Raises ValueError for anything else.
     """
+    if states is None:
+        return frozenset()
     asked = getattr(states, "is_frame_skipped", None)
     if not callable(asked):
         raise ValueError(

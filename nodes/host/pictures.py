@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ...vfi_core.adapter import Options
 from ...vfi_core.config import UNTOLD_GUIDANCE
+from ...vfi_core.decoding import decode_windows
 from ...vfi_core.keyframes import Keyframes, concat_latent
 from ...vfi_core.samplers import augmentation_noise
-from ...vfi_core.timeline import decode_windows
 from .control import KEY, ConditionEncoderControl
 
 # In the conditioning: (ends, middle) the model was trained for; (positive, negative) of the clip backwards.

@@ -212,12 +212,95 @@ def check_films_are_the_headless_host_s():
         )
 
 
+class Skips:
+    """Another pack's skip list."""
+
+    def is_frame_skipped(self, index: int) -> bool:
+        return index == 0
+
+
+def whole(name: str = "none", **inputs: Any) -> tuple:
+    """Interpolate's outputs on the toy, for all three keyframes."""
+    models = dict(zip(("model", "clip_vision", "vae"), loaded(), strict=True))
+    fixed = {"images": pictures(), "seed": SEED, "steps": STEPS, "cfg_ends": 1.0, "cfg_middle": 2.0}
+    return node("Interpolate", **models, adapter=adapter(name), **(fixed | inputs))
+
+
+def check_a_timeline_is_the_headless_host_s():
+    """A skipped gap, long ones drawn in parts, a loop, one segment of another seed, locked colours."""
+    film, _, indices = whole(
+        multiplier=9, loop=True, interpolation_states=Skips(), reseed="2: 77", colour_lock=True
+    )
+    theirs = load_file(FOLDER / "timeline.safetensors")["film"]
+    assert film.shape == theirs.shape == (27, *pictures().shape[1:]) and indices == [0, 9, 18]
+    distance = (film - theirs).abs()
+    assert distance.max() <= 2 / 255 and distance.mean() <= 1e-3, (distance.max(), distance.mean())
+    assert torch.equal(film[:9], pictures()[:1].expand(9, -1, -1, -1))  # held
+    assert torch.equal(film[indices], pictures())
+
+
+def check_separate_nodes_take_skips_and_seeds_too():
+    given = {"vae": loaded()[2], "images": pictures(), "adapter": adapter("none"), "seed": SEED}
+    keyframes, _, seeds = node("Keyframes", **given, interpolation_states=Skips(), reseed="1: 8")
+    assert seeds == [8] and [k.segment.number for k in keyframes] == [1]
+    frames = torch.full((7, *pictures().shape[1:]), 0.5)
+    film, _, indices = node("Assemble", images=[frames], keyframes=keyframes)
+    assert len(film) == 13 and torch.equal(film[:6], pictures()[:1].expand(6, -1, -1, -1))
+    keyframes, _, seeds = node("Keyframes", **given, first_keyframe=4)
+    film, _, indices = node("Assemble", images=[frames, frames], keyframes=keyframes)
+    assert seeds == [SEED + 4, SEED + 5] and len(film) == 12 and indices == [5, 11]
+    assert torch.equal(film[indices], pictures()[1:])
+    refused("gap 5 was given a seed", node, "Keyframes", **given, reseed="5: 8")
+
+
+def check_a_film_in_parts_is_the_whole_film():
+    film = whole(multiplier=3)[0]
+    first = whole(images=pictures()[:2], multiplier=3)[0]
+    second, _, indices = whole(images=pictures()[1:], multiplier=3, first_keyframe=1)
+    assert torch.equal(torch.cat([first, second]), film) and indices == [2]
+
+
+def check_one_segment_drawn_anew_computes_no_other():
+    fill_room = sys.modules[f"{PACK}.nodes.fill"]
+    kept_room, untouched = host("kept"), fill_room.kept_frames
+    draw, drawn = host("film").Drawing.draw, []
+
+    def counted(self, frames, first, last, seed, bar):
+        drawn.append(seed)
+        return draw(self, frames, first, last, seed, bar)
+
+    host("film").Drawing.draw = counted
+    fill_room.kept_frames = lambda model, _: kept_room.kept_frames(model, "7")
+    try:
+        once = whole(multiplier=3)[0]
+        again = whole(multiplier=3)[0]
+        assert drawn == [SEED, SEED + 1] and torch.equal(once, again)
+        other = whole(multiplier=3, reseed="1: 99")[0]
+        assert drawn[2:] == [99] and torch.equal(other[:4], once[:4]) and not torch.equal(other, once)
+        assert torch.equal(whole(multiplier=3)[0], once) and drawn[3:] == [
+            SEED + 1
+        ]  # the last film alone is kept
+        whole(multiplier=3, steps=STEPS - 1)
+        whole("fast", multiplier=3)
+        assert len(drawn) == 8
+        del once, again, other
+    finally:
+        host("film").Drawing.draw, fill_room.kept_frames = draw, untouched
+        kept_room._kept.clear()
+
+
 def check_separate_nodes_make_the_all_in_one_s_film():
+    for count in (5, 2):  # as trained, and thinned out of as many
+        same_film_of_separate_nodes(count)
+
+
+def same_film_of_separate_nodes(count: int) -> None:
     _, clip_vision, vae = loaded()
     patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
     keyframes, latents, seeds = node(
-        "Keyframes", vae=vae, images=pictures(), adapter=adapter("fast"), seed=SEED
+        "Keyframes", vae=vae, images=pictures(), adapter=adapter("fast"), seed=SEED, in_betweens=count
     )
+    assert all(len(latent["samples"]) == 7 for latent in latents)
     parts = []
     for k, latent, seed in zip(keyframes, latents, seeds, strict=True):
         positive, negative = node(
@@ -228,9 +311,9 @@ def check_separate_nodes_make_the_all_in_one_s_film():
             steps=STEPS, cfg_ends=1.0, cfg_middle=2.0,
         )  # fmt: skip
         parts += node("Decode", vae=vae, latent=filled, keyframes=k)
-    whole, fps, indices = node("Assemble", images=parts, keyframes=keyframes)
-    assert torch.equal(whole, film("fast", pictures()))
-    assert torch.equal(whole[indices], pictures()) and fps == 7
+    film, fps, indices = node("Assemble", images=parts, keyframes=keyframes)
+    assert torch.equal(film, whole("fast", multiplier=count + 1)[0])
+    assert torch.equal(film[indices], pictures()) and fps == 7
 
 
 def check_a_contact_sheet_marks_the_films_keyframes():

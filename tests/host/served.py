@@ -247,6 +247,27 @@ async def check_a_cancel_leaves_an_undisturbed_server(server: Server):
         assert torch.equal(again.frames(), expected), when
 
 
+async def check_a_cancelled_film_goes_on_and_one_segment_is_drawn_anew(server: Server):
+    def efforts(outcome: Any) -> set[int]:
+        return {data["max"] for data in outcome.of("progress")}
+
+    (two,) = efforts(await server.run(graph("all_in_one", film__seed=300)))
+    outcome = await server.run(
+        graph("all_in_one", film__seed=310), lambda kind, data: kind == "progress" and data["value"] > two / 2
+    )
+    assert outcome.end == "execution_interrupted"
+    outcome = await server.run(graph("all_in_one", film__seed=310, save__filename_prefix="went_on"))
+    assert efforts(outcome) == {two // 2}
+    frames = outcome.frames()
+    outcome = await server.run(
+        graph("all_in_one", film__seed=310, film__reseed="0: 1", save__filename_prefix="anew")
+    )
+    assert efforts(outcome) == {two // 2}
+    assert torch.equal(outcome.frames()[6:], frames[6:]) and not torch.equal(
+        outcome.frames()[1:6], frames[1:6]
+    )
+
+
 async def check_stock_samplers_fill_the_same_latent(server: Server):
     for name in ("ksampler", "advanced", "custom"):
         frames = (await server.run(graph(name))).frames()

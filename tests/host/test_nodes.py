@@ -21,6 +21,7 @@ from tests.svd.toys import toy_svd
 from vfi_core.adapter import PRESETS, Options, load_adapter, save_adapter
 from vfi_core.svd.interpolate import Settings, interpolate
 from vfi_core.svd.load import load_svd, save_single_file
+from vfi_core.timeline import even_timeline
 
 INSIDE = Path(__file__).with_name("inside.py")
 SERVED = Path(__file__).with_name("served.py")
@@ -78,6 +79,10 @@ def furnish(folder: Path) -> None:
         for method in ("held", "fused", "bidirectional"):
             film = interpolate(svd, list(keyframes), replace(settings, method=method), adapter)
             save_file({"film": film}, folder / f"{method}_{name}.safetensors")
+    timeline = even_timeline(3, 8, 7.0, loop=True, skipped=frozenset({0}))
+    settings = replace(settings, colour_lock=True)
+    film = interpolate(svd, list(keyframes), settings, adapter, timeline=timeline, reseeded={2: 77})
+    save_file({"film": film}, folder / "timeline.safetensors")
 
 
 @pytest.fixture(scope="module")

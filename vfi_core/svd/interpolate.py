@@ -9,7 +9,7 @@ Legend: n keyframes, t frames of a segment, H W pixels, h w latent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from ..adapter import Adapter, Options
+from ..clips import CLIP_SEED, Clip, draw_clips, split_into_clips
 from ..clipspan import ClipSpan
-from ..config import UNTOLD_GUIDANCE
+from ..config import METHODS, UNTOLD_GUIDANCE
+from ..decoding import lock_colours
 from ..edm import karras_sigmas, scalings
 from ..keyframes import Keyframes, blend_known, concat_latent
 from ..samplers import (
@@ -36,12 +38,12 @@ from ..samplers import (
     triangle_guidance,
 )
 from ..sizes import fit, restore, working_size
+from ..timeline import Timeline, even_timeline, film_of, seed_of
 from .adapted import AdapterModules, load_modules, predict
 from .load import SVD
 from .pictures import decode, embed, encode
 
 GUIDANCE = {"triangle": triangle_guidance, "linear": linear_guidance}
-METHODS = ("held", "fused", "bidirectional")
 BASE_OPTIONS = Options()  # of a base without an adapter: SVD's own concat latent and image embedding
 
 
@@ -57,6 +59,8 @@ class Settings:
     fps              frames a second the motion should look like; SVD's id is fps - 1
     augmentation     deviation of the noise on the concatenated condition, in pixels of -1..1
     size             (H, W) the model works at, multiples of 64
+    colour_lock      pull the colours of every frame onto the keyframes', see `lock_colours`
+    clip_frames      frames drawn at once at most, see `split_into_clips`
     method           `held`: the mask holds both keyframes. For weights that never learned to reach the last
                      one, at twice the time: `fused`, held and cross-faded with the film from the last one
                      backwards (`fuse_directions`); `bidirectional`, from either one in turn
@@ -71,6 +75,8 @@ class Settings:
     motion_bucket_id: int | None = None
     augmentation: float | None = None
     size: tuple[int, int] | None = None
+    colour_lock: bool = False
+    clip_frames: int | None = None
     method: Literal["held", "fused", "bidirectional"] = "held"
 
     def __post_init__(self) -> None:
@@ -78,6 +84,8 @@ class Settings:
             raise ValueError(f"in-betweens is {self.in_betweens}; use at least 1")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; use at least 1")
+        if self.clip_frames is not None and self.clip_frames < 3:
+            raise ValueError(f"clip frames is {self.clip_frames}; use at least 3")
         if self.method not in METHODS:
             raise ValueError(f"method is {self.method!r}; use one of {', '.join(METHODS)}")
         if self.guidance_shape not in GUIDANCE:
@@ -88,6 +96,23 @@ class Settings:
             )
 
 
+DrawSegment = Callable[[int, Tensor, Tensor, int, Callable[[], None]], Tensor]
+
+
+def trained_under(svd: SVD, adapter: Adapter | None) -> dict:
+    """frames, fps, motion bucket ... of the model's training: the adapter's, else the base's."""
+    return dict(svd.config) | (dict(adapter.training) if adapter else {})
+
+
+def work(timeline: Timeline, settings: Settings, trained: dict) -> dict[int, int]:
+    """Segment number -> how often `segment_drawing` reports progress while it draws that segment."""
+    longest = settings.clip_frames or int(trained["frames"])
+    return {
+        segment.number: len(split_into_clips(segment.length - 1, longest)) * (settings.steps + 1)
+        for segment in timeline.segments
+    }
+
+
 @torch.no_grad()
 def interpolate(
     svd: SVD,
@@ -96,41 +121,92 @@ def interpolate(
     adapter: Adapter | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     modules: AdapterModules | None = None,
+    timeline: Timeline | None = None,
+    reseeded: Mapping[int, int] = {},
 ) -> Tensor:
-    """The film [(n - 1) (in_betweens + 1) + 1, H, W, 3], float32 in 0..1 on the CPU.
+    """The film [T, H, W, 3], float32 in 0..1 on the CPU.
 
     keyframes  n of [H, W, 3], 0..1, all of one size; they come back exactly as they went in
     progress   called with (finished steps, all steps)
     modules    the adapter's, where `load_modules` has built them already; many films need them once
+    timeline   where the keyframes stand; ``settings.in_betweens`` in each gap by default
+    reseeded   number of a segment -> its own seed
     Raises ValueError for fewer than two keyframes, unequal sizes, or an adapter of another base.
     """
     if len(keyframes) < 2:
         raise ValueError(f"{len(keyframes)} keyframe given; give at least two")
     if len(sizes := {tuple(k.shape) for k in keyframes}) > 1:
         raise ValueError(f"keyframes have different shapes {sorted(sizes)}; give pictures of one size")
-    height, width = keyframes[0].shape[:2]
-    trained = dict(svd.config) | (dict(adapter.training) if adapter else {})
-    in_betweens = settings.in_betweens or int(trained["frames"]) - 2
+    trained = trained_under(svd, adapter)
+    if timeline is None:
+        timeline = even_timeline(len(keyframes), settings.in_betweens or int(trained["frames"]) - 2, 7.0)
+    originals = torch.stack([k.to("cpu", torch.float32) for k in keyframes])
+    draw = segment_drawing(svd, adapter, settings, *originals.shape[1:3], modules)
+    done, total = 0, sum(work(timeline, settings, trained).values())
+    progress(0, total)
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        progress(done, total)
+
+    return film_of(
+        timeline,
+        originals,
+        lambda segment, first, last: draw(
+            segment.length, first, last, seed_of(segment, settings.seed, reseeded), step
+        ),
+    )
+
+
+def segment_drawing(
+    svd: SVD,
+    adapter: Adapter | None,
+    settings: Settings,
+    height: int,
+    width: int,
+    modules: AdapterModules | None = None,
+) -> DrawSegment:
+    """What draws a segment between two keyframes of height x width: a function
+
+    (t, first [H, W, 3], last [H, W, 3], seed, step) -> [t, H, W, 3], float32 in 0..1 on the CPU
+
+    the two given pictures at its ends; ``step`` is called as often as `work` says. As clips of a length that
+    the model knows, see `split_into_clips`.
+    Raises ValueError for an adapter of another base, and, while drawing, where the model overflows.
+    """
+    trained = trained_under(svd, adapter)
     size = settings.size or working_size(height, width, tuple(trained["size"]))
+    longest = settings.clip_frames or int(trained["frames"])
     if adapter is not None and modules is None:
         modules = load_modules(svd.unet, adapter)
 
-    originals = [k.to("cpu", torch.float32) for k in keyframes]
-    pictures = fit(torch.stack(originals).permute(0, 3, 1, 2) * 2 - 1, size)  # [n, 3, H, W]
-    segments = len(originals) - 1
-    total = segments * (settings.steps + 1)
-    progress(0, total)
-    film = [originals[0][None]]
-    for s in range(segments):
-        done, seed = s * (settings.steps + 1), offset_seed(settings.seed, s)
-        latents = sample_segment(
-            svd, modules, pictures[s : s + 2], in_betweens + 2, settings, trained, seed,
-            lambda i, done=done: progress(done + i + 1, total),
-        )  # fmt: skip
-        between = restore(decode(svd, latents)[1:-1].cpu(), height, width)
-        film += [(between.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1), originals[s + 1][None]]
-        progress(done + settings.steps + 1, total)
-    return torch.cat(film)
+    @torch.no_grad()
+    def draw(frames: int, first: Tensor, last: Tensor, seed: int, step: Callable[[], None]) -> Tensor:
+        def draw_clip(clip: Clip, first: Tensor, last: Tensor) -> Tensor:
+            pictures = fit(torch.stack([first, last]).permute(0, 3, 1, 2) * 2 - 1, size)  # [2, 3, H, W]
+            own_seed = offset_seed(seed, CLIP_SEED * clip.number)
+            latents = sample_segment(
+                svd, modules, pictures, clip.length, settings, trained, own_seed, lambda _: step()
+            )
+            decoded = decode(svd, latents).cpu()  # [t, 3, H, W]
+            step()
+            if not torch.isfinite(decoded).all():
+                raise ValueError("the model overflowed; use --dtype float32, or bfloat16")
+            if settings.colour_lock:
+                decoded = locked(decoded, pictures)
+            decoded = restore(decoded, height, width).permute(0, 2, 3, 1)
+            return (decoded / 2 + 0.5).clamp(0, 1)
+
+        return draw_clips(split_into_clips(frames - 1, longest), first, last, draw_clip)
+
+    return draw
+
+
+def locked(decoded: Tensor, pictures: Tensor) -> Tensor:
+    """`lock_colours` on [t, 3, H, W] in -1..1, by the two keyframes ``pictures``."""
+    film, (first, last) = (x.permute(0, 2, 3, 1) / 2 + 0.5 for x in (decoded, pictures))
+    return lock_colours(film, first, last).permute(0, 3, 1, 2) * 2 - 1
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from ..timeline import decode_windows
+from ..decoding import decode_windows
 from .load import SVD
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
