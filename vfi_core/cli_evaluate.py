@@ -91,7 +91,7 @@ def _add_model(
     """The model's methods added to both tables; the frames and the size to measure at."""
     import torch
 
-    from .svd.interpolate import Settings
+    from .svd.interpolate import METHODS, Settings
     from .svd.interpolators import linear_through_vae, svd_interpolator, vae_round_trip
     from .svd.load import load_svd
     from .tiny import TINY
@@ -103,7 +103,7 @@ def _add_model(
     settings = Settings(steps=args.steps, seed=args.seed, guidance=args.guidance)
     interpolators["linear through the VAE"] = linear_through_vae(svd)
     interpolators["base, both frames held"] = svd_interpolator(svd, settings, None)
-    for method in ("fused", "bidirectional"):
+    for method in METHODS[1:]:
         both_ways = dataclasses.replace(settings, method=method)
         interpolators[f"base, {method}"] = svd_interpolator(svd, both_ways, None)
     for name in args.adapters:
