@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..vfi_core.cuts import skipped_gaps
+from ..vfi_core.samplers import IN_TURN
 from ..vfi_core.timeline import check_reseeded, even_timeline, parse_reseed, resampled_timeline
 from .host.apply import apply_adapter
 from .host.film import Drawing, interpolate
@@ -78,7 +79,8 @@ def method_input() -> io.Input:
         default="held",
         optional=True,  # graphs saved before it was there go on to run
         tooltip="held: both keyframes hold while the frames between are drawn. For SVD without an adapter, "
-        "at twice the time: fused, drawn from both ends and cross-faded; bidirectional, from either in turn.",
+        "at twice the time: fused, drawn from both ends and cross-faded; bidirectional, from either in turn; "
+        "at 2.6 times, motion_prior: in turn too, begun with the motion from the first.",
     )
 
 
@@ -147,14 +149,23 @@ class BidirectionalSampler(io.ComfyNode):
         return schema(
             node_id="SVDVFIBidirectionalSampler",
             display_name="SVD VFI Bidirectional Sampler",
-            description="The steps of the method 'bidirectional' for ComfyUI's SamplerCustomAdvanced.",
-            inputs=[],
+            description="The steps of the methods 'bidirectional' and 'motion_prior' for ComfyUI's "
+            "SamplerCustomAdvanced.",
+            inputs=[
+                io.Combo.Input(
+                    "method",
+                    options=list(IN_TURN),
+                    default="bidirectional",
+                    optional=True,  # graphs saved before it was there go on to run
+                    tooltip="The same as that of 'SVD VFI Guider'.",
+                )
+            ],
             outputs=[io.Sampler.Output()],
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(both_ways())
+    def execute(cls, method="bidirectional") -> io.NodeOutput:
+        return io.NodeOutput(both_ways(method))
 
 
 class Interpolate(io.ComfyNode):

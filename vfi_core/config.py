@@ -7,7 +7,7 @@ from typing import Any
 SVDConfig = dict[str, Any]
 
 CONFIG_KEY = "svd_vfi_config"  # of a single file's metadata
-METHODS = ("held", "fused", "bidirectional")  # how the last keyframe is reached
+METHODS = ("held", "fused", "bidirectional", "motion_prior")  # how the last keyframe is reached
 UNTOLD_GUIDANCE = (1.0, 3.0)  # (low, high) of a model that does not say, as SVD's own pipeline
 
 # Stability's SVD. svd (14 frames) and svd_xt (25) have equal shapes: 25 where the file does not say.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...vfi_core.keyframes import Keyframes, blend_known
-from ...vfi_core.samplers import RENOISING_SEED, Estimates, fuse_directions, offset_seed, sample_bidirectional
+from ...vfi_core.samplers import IN_TURN, RENOISING_SEED, Estimates, fuse_directions, offset_seed
 from .apply import with_keyframes
 from .control import KEY, SCALE
 from .pictures import TURNED_KEY
@@ -67,13 +67,18 @@ class FusedGuider(DirectedGuider):
 
 
 class BidirectionalGuider(DirectedGuider):
-    """Either direction's estimates, for `sample_both_ways` alone. ``guidance`` [t, 1, 1, 1]."""
+    """Either direction's estimates, for `sample_both_ways` alone.
+
+    guidance  [t, 1, 1, 1]
+    method    of `IN_TURN`
+    """
 
     guidance: Tensor
+    method: str
 
     def predict_noise(self, *_: Any, **__: Any) -> Tensor:
         raise ValueError(
-            "the method 'bidirectional' steps in a way of its own; connect 'SVD VFI Bidirectional Sampler' "
+            f"the method '{self.method}' steps in a way of its own; connect 'SVD VFI Bidirectional Sampler' "
             "as the sampler, or use the method 'fused'"
         )
 
@@ -96,8 +101,9 @@ def sample_both_ways(
     extra_args: dict[str, Any],
     callback: Callable[[dict[str, Any]], None] | None = None,
     disable: bool | None = None,
+    method: str = "bidirectional",
 ) -> Tensor:
-    """`sample_bidirectional` on the host's sampler contract; both keyframes leave exact.
+    """A method of `IN_TURN` on the host's sampler contract; both keyframes leave exact.
 
     Raises ValueError for a guider of another method.
     """
@@ -105,7 +111,12 @@ def sample_both_ways(
     if not isinstance(guider, BidirectionalGuider):
         raise ValueError(
             "'SVD VFI Bidirectional Sampler' got a guider of another kind; set the method of 'SVD VFI "
-            "Guider' to 'bidirectional'"
+            f"Guider' to '{method}'"
+        )
+    if guider.method != method:
+        raise ValueError(
+            f"'SVD VFI Bidirectional Sampler' is set to '{method}' and its guider to '{guider.method}'; set "
+            "both to the same method"
         )
     keyframes: Keyframes = guider.conds["positive"][0][KEY]
     known = keyframes.known.to(x) * SCALE
@@ -125,7 +136,7 @@ def sample_both_ways(
             callback(shown)
 
     x = x - model.latent_image  # the host begins with noise plus the known frames, the method with noise
-    filled = sample_bidirectional(
+    filled = IN_TURN[method](
         guider.estimates(ONWARDS, options),
         seen(guider.estimates(BACKWARDS, options)),
         x,

@@ -12,14 +12,16 @@ import comfy.utils
 import latent_preview
 from torch import Tensor
 
-from ...vfi_core.samplers import triangle_guidance
+from ...vfi_core.samplers import IN_TURN, triangle_guidance
 from .control import KEY
 from .directions import BidirectionalGuider, FusedGuider, sample_both_ways
 from .pictures import GUIDANCE_KEY
 
 SAMPLERS, SCHEDULERS = comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES
 Progress = Callable[[int, Any], None]  # finished steps of this sampling, and a preview (or None)
-GUIDERS = {"held": comfy.samplers.CFGGuider, "fused": FusedGuider, "bidirectional": BidirectionalGuider}
+GUIDERS = {"held": comfy.samplers.CFGGuider, "fused": FusedGuider} | dict.fromkeys(
+    IN_TURN, BidirectionalGuider
+)
 
 
 def guider_of(
@@ -28,15 +30,15 @@ def guider_of(
     """The host's GUIDER for one segment: guidance ``ends`` on both keyframes and ``middle`` half-way.
 
     cfg     (ends, middle); 0 is what the conditioning says the model was trained for, 1 without that (and
-            for `bidirectional`, made for little guidance). Equal values are the host's own cfg, and 1 skips
-            the unconditional branch
+            for those in `IN_TURN`, made for little guidance). Equal values are the host's own cfg, and 1
+            skips the unconditional branch
     method  of `GUIDERS`
     Raises ValueError for another method, and where drawing from both ends has not what it needs.
     """
     if method not in GUIDERS:  # 0.3.64 does not look a choice up
         raise ValueError(f"method is {method!r}; use one of {', '.join(GUIDERS)}")
     none = (1.0, 1.0)
-    trained = none if method == "bidirectional" else positive[0][1].get(GUIDANCE_KEY, none)
+    trained = none if method in IN_TURN else positive[0][1].get(GUIDANCE_KEY, none)
     ends, middle = (given or own for given, own in zip(cfg, trained, strict=True))
     scale = triangle_guidance(frames, ends, middle).view(-1, 1, 1, 1)
     if ends != middle:
@@ -50,15 +52,17 @@ def guider_of(
         model.set_model_sampler_cfg_function(triangle, disable_cfg1_optimization=True)
     guider = GUIDERS[method](model)
     if isinstance(guider, BidirectionalGuider):
-        guider.guidance = scale
+        guider.guidance, guider.method = scale, method
     guider.set_conds(positive, negative)
     guider.set_cfg(middle)
     return guider
 
 
-def both_ways() -> Any:
-    """The SAMPLER that goes with the method `bidirectional`."""
-    return comfy.samplers.KSAMPLER(sample_both_ways)
+def both_ways(method: str) -> Any:
+    """The SAMPLER that goes with a method of `IN_TURN`; ValueError for another one."""
+    if method not in IN_TURN:
+        raise ValueError(f"method is {method!r}; use one of {', '.join(IN_TURN)}")
+    return comfy.samplers.KSAMPLER(sample_both_ways, {"method": method})
 
 
 def segment_guider(model: Any, positive: Any, negative: Any, cfg: tuple[float, float], method: str) -> Any:
@@ -108,7 +112,7 @@ def fill(
     filled = guider.sample(
         comfy.sample.prepare_noise(samples, seed),
         samples,
-        both_ways() if method == "bidirectional" else comfy.samplers.sampler_object(sampler),
+        both_ways(method) if method in IN_TURN else comfy.samplers.sampler_object(sampler),
         schedule.sigmas,
         denoise_mask=latent.get("noise_mask"),
         callback=callback,

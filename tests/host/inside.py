@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 PACK = "custom_nodes.svd-vfi-under-test"
 FOLDER = Path()
 STEPS, SEED = 3, 5
-METHODS = ("held", "fused", "bidirectional")
+METHODS = ("held", "fused", "bidirectional", "motion_prior")
 
 
 def load_pack() -> ModuleType:
@@ -197,10 +197,12 @@ def film(name: str, images: Tensor, method: str = "held") -> Tensor:
 
 
 def check_films_are_the_headless_host_s():
-    films = [path for path in sorted(FOLDER.glob("*_*.safetensors")) if path.stem.split("_")[0] in METHODS]
-    assert len(films) == 12
+    films = [
+        path for path in sorted(FOLDER.glob("*_*.safetensors")) if path.stem.rpartition("_")[0] in METHODS
+    ]
+    assert len(films) == 16
     for path in films:
-        method, _, name = path.stem.partition("_")
+        method, _, name = path.stem.rpartition("_")
         mine = film(name, pictures(), method)
         theirs = load_file(path)["film"]
         assert mine.shape == theirs.shape and mine.dtype == torch.float32
@@ -466,7 +468,9 @@ def check_a_guider_fills_the_gap_as_our_sampler_does():
 
     patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
     samplers = dict.fromkeys(METHODS, comfy.samplers.sampler_object("euler"))
-    (samplers["bidirectional"],) = node("BidirectionalSampler")
+    for method in METHODS[2:]:
+        (samplers[method],) = node("BidirectionalSampler", method=method)
+    assert samplers["bidirectional"].extra_options == node("BidirectionalSampler")[0].extra_options
     for method in METHODS:
         conds = conditioned(control)
         (guider,) = node(
@@ -492,7 +496,7 @@ def check_a_guider_fills_the_gap_as_our_sampler_does():
     differ(sampled(patched, conditioned(control), method="fused"), adapted("fast"))
 
 
-def check_drawing_from_both_ends_takes_twice_the_calls_of_the_u_net():
+def check_drawing_from_both_ends_takes_the_calls_of_the_u_net_it_says():
     patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
     calls = []
 
@@ -506,16 +510,17 @@ def check_drawing_from_both_ends_takes_twice_the_calls_of_the_u_net():
     )
     sampled(watched, conditioned(control), method="held")
     held = sum(calls)
+    calls_in_all = {"fused": 2 * STEPS, "bidirectional": 2 * STEPS, "motion_prior": 2 * STEPS + 3}
     for method in METHODS[1:]:
         calls.clear()
         sampled(watched, conditioned(control), method=method)
-        assert sum(calls) == 2 * held, (method, sum(calls), held)
+        assert sum(calls) * STEPS == calls_in_all[method] * held, (method, sum(calls), held)
 
 
 def check_what_cannot_be_turned_round_is_refused():
     patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
     conds = conditioned(control)
-    refused("use one of held, fused, bidirectional", sampled, patched, conds, method="both")
+    refused("use one of held, fused, bidirectional, motion_prior", sampled, patched, conds, method="both")
     bare = [
         [[c, {k: v for k, v in o.items() if k != "svd_vfi_turned"}] for c, o in branch] for branch in conds
     ]
@@ -524,13 +529,21 @@ def check_what_cannot_be_turned_round_is_refused():
     chained.previous_controlnet = chained.copy()
     mixed = [[[c, o | {"control": chained}] for c, o in conds[0]], conds[1]]
     refused("another ControlNet", sampled, patched, tuple(mixed), method="fused")
-    (guider,) = node("Guider", model=patched, positive=conds[0], negative=conds[1], method="bidirectional")
-    (other,) = node("Guider", model=patched, positive=conds[0], negative=conds[1], method="held")
+    guiders = {
+        method: node("Guider", model=patched, positive=conds[0], negative=conds[1], method=method)[0]
+        for method in METHODS
+    }
     euler = sys.modules["comfy.samplers"].sampler_object("euler")
+    in_turn, led = (node("BidirectionalSampler", method=method)[0] for method in METHODS[2:])
+    refused("use one of bidirectional, motion_prior", node, "BidirectionalSampler", method="held")
     latent = segment()[1]["samples"]
     for given, sampler, words in (
-        (guider, euler, "way of its own"),
-        (other, node("BidirectionalSampler")[0], "of another kind"),
+        (guiders["bidirectional"], euler, "'bidirectional' steps in a way of its own"),
+        (guiders["motion_prior"], euler, "'motion_prior' steps in a way of its own"),
+        (guiders["held"], in_turn, "'SVD VFI Guider' to 'bidirectional'"),
+        (guiders["fused"], led, "'SVD VFI Guider' to 'motion_prior'"),
+        (guiders["motion_prior"], in_turn, "set to 'bidirectional' and its guider to 'motion_prior'"),
+        (guiders["bidirectional"], led, "set to 'motion_prior' and its guider to 'bidirectional'"),
     ):
         refused(
             words, given.sample, torch.randn(latent.shape), latent, sampler, torch.tensor([9.0, 0.0]), seed=1

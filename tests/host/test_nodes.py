@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from tests.comfyui import comfyui, interpreter, random_adapter, toy, unpack
 from tests.svd.toys import toy_svd
 from vfi_core.adapter import PRESETS, Options, load_adapter, save_adapter
-from vfi_core.svd.interpolate import Settings, interpolate
+from vfi_core.svd.interpolate import METHODS, Settings, interpolate
 from vfi_core.svd.load import load_svd, save_single_file
 from vfi_core.timeline import even_timeline
 
@@ -76,7 +76,7 @@ def furnish(folder: Path) -> None:
     svd = load_svd(folder / "toy.safetensors")
     for name in ("paper", "fast", "odd", "none"):
         adapter = None if name == "none" else load_adapter(folder / f"{name}.safetensors")
-        for method in ("held", "fused", "bidirectional"):
+        for method in METHODS:
             film = interpolate(svd, list(keyframes), replace(settings, method=method), adapter)
             save_file({"film": film}, folder / f"{method}_{name}.safetensors")
     timeline = even_timeline(3, 8, 7.0, loop=True, skipped=frozenset({0}))

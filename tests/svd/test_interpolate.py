@@ -8,7 +8,7 @@ from tests.svd.toys import toy_svd
 from vfi_core.adapter import PRESETS, Adapter, Options
 from vfi_core.sizes import content_size, fit, restore, working_size
 from vfi_core.svd.adapted import AdapterModules
-from vfi_core.svd.interpolate import Settings, interpolate
+from vfi_core.svd.interpolate import METHODS, Settings, interpolate
 
 
 def pictures(count: int, height: int = 64, width: int = 64) -> list[torch.Tensor]:
@@ -35,7 +35,7 @@ def test_one_seed_is_one_film_and_another_seed_another():
     assert not torch.equal(film, interpolate(toy_svd(), given, Settings(in_betweens=2, steps=2, seed=1)))
 
 
-@pytest.mark.parametrize("method", ["fused", "bidirectional"])
+@pytest.mark.parametrize("method", METHODS[1:])
 def test_a_method_of_both_directions_keeps_frames_and_seed_and_works_with_an_adapter(method):
     svd, given = toy_svd(), pictures(3, 50, 70)
     settings = replace(SETTINGS, method=method)
@@ -46,7 +46,9 @@ def test_a_method_of_both_directions_keeps_frames_and_seed_and_works_with_an_ada
     assert not torch.equal(film[1:3], interpolate(svd, given, SETTINGS)[1:3])
     adapter = Adapter(Options(), AdapterModules(svd.unet, Options()).state_dict(), 32)
     assert torch.equal(film, interpolate(svd, given, settings, adapter))  # untrained: the base itself
-    with pytest.raises(ValueError, match="method is 'both'; use one of held, fused, bidirectional"):
+    with pytest.raises(
+        ValueError, match="method is 'both'; use one of held, fused, bidirectional, motion_prior"
+    ):
         Settings(method="both")
 
 

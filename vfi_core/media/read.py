@@ -63,7 +63,7 @@ def open_source(paths: list[Path]) -> Source:
         files = sorted((p for p in path.iterdir() if _is_picture(p)), key=_natural)
         if not files:
             raise ValueError(f"{path} holds no pictures; give a folder of at least two png or jpg frames")
-    sizes = [tuple(read_picture(file).shape[:2]) for file in files]
+    sizes = [_size(read_picture(file)) for file in files]
     names = [p.name for p in files] if len(paths) == 1 else [str(p) for p in files]
     return Source(lambda: map(read_picture, files), len(files), _one_size(sizes, names.__getitem__, paths))
 
@@ -121,7 +121,7 @@ def _film(path: Path) -> Source:
 
 def _animation(path: Path) -> Source:
     frames, spans = zip(*_pictures(path), strict=True)
-    sizes = [tuple(frame.shape[:2]) for frame in frames]
+    sizes = [_size(frame) for frame in frames]
     size = _one_size(sizes, lambda i: f"frame {i} of {path.name}", [path])
     fps = _pace(spans)
     times = tuple(sum(spans[:i]) / 1000 for i in range(len(spans))) if fps else None
@@ -131,6 +131,10 @@ def _animation(path: Path) -> Source:
 def _pace(spans: Sequence[float]) -> float | None:
     """Frames a second of spans in milliseconds."""
     return 1000 * len(spans) / sum(spans) if len(spans) > 1 and sum(spans) else None
+
+
+def _size(frame: Tensor) -> tuple[int, int]:
+    return frame.shape[0], frame.shape[1]
 
 
 def _one_size(sizes: list[tuple[int, int]], name: Callable[[int], str], paths: list[Path]) -> tuple[int, int]:

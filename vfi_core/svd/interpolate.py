@@ -24,6 +24,7 @@ from ..decoding import lock_colours
 from ..edm import karras_sigmas, scalings
 from ..keyframes import Keyframes, blend_known, concat_latent
 from ..samplers import (
+    IN_TURN,
     RENOISING_SEED,
     Denoiser,
     Estimates,
@@ -33,7 +34,6 @@ from ..samplers import (
     hold_known,
     linear_guidance,
     offset_seed,
-    sample_bidirectional,
     sample_euler,
     triangle_guidance,
 )
@@ -63,7 +63,8 @@ class Settings:
     clip_frames      frames drawn at once at most, see `split_into_clips`
     method           `held`: the mask holds both keyframes. For weights that never learned to reach the last
                      one, at twice the time: `fused`, held and cross-faded with the film from the last one
-                     backwards (`fuse_directions`); `bidirectional`, from either one in turn
+                     backwards (`fuse_directions`); `bidirectional`, from either one in turn. At 2.6 times:
+                     `motion_prior`, in turn too, begun with the motion from the first (`sample_motion_prior`)
     """
 
     in_betweens: int | None = None
@@ -77,7 +78,7 @@ class Settings:
     size: tuple[int, int] | None = None
     colour_lock: bool = False
     clip_frames: int | None = None
-    method: Literal["held", "fused", "bidirectional"] = "held"
+    method: Literal["held", "fused", "bidirectional", "motion_prior"] = "held"
 
     def __post_init__(self) -> None:
         if self.in_betweens is not None and self.in_betweens < 1:
@@ -241,8 +242,8 @@ def sample_segment(
         raise ValueError(
             f"the method {settings.method} needs both ends of a clip, not frames {list(positions)}"
         )
-    if settings.method == "bidirectional":
-        x = sample_bidirectional(
+    if settings.method in IN_TURN:
+        x = IN_TURN[settings.method](
             _estimates(*onwards),
             _estimates(*backwards),
             x,
@@ -296,7 +297,7 @@ def _estimates(
     trained: dict,
     noise: Tensor,
 ) -> Estimates:
-    """One direction of bidirectional sampling: (unconditional, guided) x0, guided by 1 unless asked
+    """One direction of sampling in turn: (unconditional, guided) x0, guided by 1 unless asked
     otherwise.
     """
     low, high = settings.guidance or (1.0, 1.0)
