@@ -84,6 +84,20 @@ def method_input() -> io.Input:
     )
 
 
+def churn_input() -> io.Input:
+    return advanced(
+        io.Float.Input(
+            "churn",
+            default=0.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            optional=True,
+            tooltip="Noise put back at every step (S_churn), for euler, heun and dpm_2. 0: none.",
+        )
+    )
+
+
 class Sampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -98,6 +112,7 @@ class Sampler(io.ComfyNode):
                 seed_input("Of the noise; connect the segment's seed."),
                 *sampling_inputs(),
                 method_input(),
+                churn_input(),
             ],
             outputs=[io.Latent.Output()],
         )
@@ -116,10 +131,11 @@ class Sampler(io.ComfyNode):
         sampler_name,
         scheduler,
         method="held",
+        churn=0.0,
     ) -> io.NodeOutput:
         cfg = (cfg_ends, cfg_middle)
         return io.NodeOutput(
-            fill(model, positive, negative, latent, seed, steps, cfg, sampler_name, scheduler, method)
+            fill(model, positive, negative, latent, seed, steps, cfg, sampler_name, scheduler, method, churn)
         )
 
 
@@ -208,6 +224,7 @@ class Interpolate(io.ComfyNode):
                     "Frames drawn at once at most: few are thinned out of so many, more drawn in parts. 0: "
                     "as the model was trained."
                 ),
+                churn_input(),
             ],
             outputs=[io.Image.Output(), io.Float.Output(display_name="fps"), keyframe_indices_output()],
             hidden=[io.Hidden.unique_id],
@@ -238,6 +255,7 @@ class Interpolate(io.ComfyNode):
         reseed="",
         first_keyframe=0,
         clip_frames=0,
+        churn=0.0,
         last_image=None,
         adapter=None,
     ) -> io.NodeOutput:
@@ -271,6 +289,7 @@ class Interpolate(io.ComfyNode):
             colour_lock,
             method,
             clip_frames or training["frames"],
+            churn,
         )
         kept = kept_frames(model, cls.hidden.unique_id if cls.hidden else None)
         film = interpolate(drawing, images, timeline, seed, reseeded, kept, drawing.identity(adapter))

@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="triangle",
         help="low at both keyframes and high between, or SVD's ramp from first to last (triangle)",
     )
+    add("--churn", type=float, default=0.0, metavar="S", help="noise put back at every step, S_churn (0)")
     add(
         "--method",
         choices=METHODS,
@@ -170,6 +171,7 @@ def main(args: argparse.Namespace) -> None:
         guidance=args.guidance,
         guidance_shape=args.guidance_shape,
         size=args.size,
+        churn=args.churn,
         colour_lock=args.colour_lock,
         clip_frames=args.clip_frames,
         method=args.method or "held",

@@ -56,13 +56,25 @@ def hold_known(
 
 
 def sample_euler(
-    denoiser: Denoiser, x: Tensor, sigmas: Tensor, callback: Callable[[int], None] | None = None
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    callback: Callable[[int], None] | None = None,
+    churn: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Algorithm 2 of Karras et al. (2022) in its Euler form; ``callback`` gets each finished step's index.
 
+    churn      S_churn, at every sigma: each of n steps goes back by min(churn / n, sqrt(2) - 1) of its sigma
+    generator  of the noise for that, on the CPU
     n steps ask the denoiser n times.
     """
+    gamma = min(churn / (len(sigmas) - 1), 2**0.5 - 1)
     for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        if gamma:
+            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+            raised = sigma * (1 + gamma)
+            x, sigma = x + (raised**2 - sigma**2).sqrt() * noise, raised
         slope = (x - denoiser(x, sigma)) / sigma
         x = x + (following - sigma) * slope
         if callback is not None:

@@ -132,13 +132,14 @@ class Drawing:
     colour_lock: bool
     method: str
     longest: int
+    churn: float = 0.0
 
     def identity(self, adapter: Adapter | None) -> tuple[Hashable, ...]:
         """What a segment depends on besides its keyframes, length, seed and the MODEL."""
         return (
             *(Same(one) for one in (self.clip_vision, self.vae, adapter)),
             *(self.size, self.steps, self.cfg, self.sampler, self.scheduler),
-            *(self.refresh, self.colour_lock, self.method, self.longest),
+            *(self.refresh, self.colour_lock, self.method, self.longest, self.churn),
         )
 
     def clips(self, frames: int) -> list[Clip]:
@@ -180,6 +181,7 @@ class Drawing:
                 self.sampler,
                 self.scheduler,
                 self.method,
+                self.churn,
                 lambda step, preview: bar.update_absolute(done + step, preview=preview),
             )
             done += self.steps

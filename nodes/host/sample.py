@@ -18,6 +18,7 @@ from .directions import BidirectionalGuider, FusedGuider, sample_both_ways
 from .pictures import GUIDANCE_KEY
 
 SAMPLERS, SCHEDULERS = comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES
+CHURNED = ("euler", "heun", "dpm_2")
 Progress = Callable[[int, Any], None]  # finished steps of this sampling, and a preview (or None)
 GUIDERS = {"held": comfy.samplers.CFGGuider, "fused": FusedGuider} | dict.fromkeys(
     IN_TURN, BidirectionalGuider
@@ -65,6 +66,13 @@ def both_ways(method: str) -> Any:
     return comfy.samplers.KSAMPLER(sample_both_ways, {"method": method})
 
 
+def stepping(sampler: str, churn: float) -> Any:
+    """The host's SAMPLER of this name, with S_churn where it has one."""
+    if not churn:
+        return comfy.samplers.sampler_object(sampler)
+    return comfy.samplers.ksampler(sampler, {"s_churn": churn})
+
+
 def segment_guider(model: Any, positive: Any, negative: Any, cfg: tuple[float, float], method: str) -> Any:
     """`guider_of` for the segment that the conditioning was made for, whatever sampler node it goes to."""
     if KEY not in positive[0][1]:
@@ -83,13 +91,18 @@ def fill(
     sampler: str,
     scheduler: str,
     method: str = "held",
+    churn: float = 0.0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """LATENT with the unknown frames filled; ``latent`` is not written to. A cancel takes effect at a step.
 
     cfg, method  see `guider_of`
+    churn        S_churn, for the samplers that have it
     progress     in place of a bar of this sampling's own
     """
+    if churn and (method in IN_TURN or sampler not in CHURNED):
+        name = method if method in IN_TURN else sampler
+        raise ValueError(f"churn is {churn:g} and {name} has none; use 0, or {', '.join(CHURNED)}")
     samples = latent["samples"]
     guider = guider_of(model, positive, negative, len(samples), cfg, method)
     if progress is None:
@@ -112,7 +125,7 @@ def fill(
     filled = guider.sample(
         comfy.sample.prepare_noise(samples, seed),
         samples,
-        both_ways(method) if method in IN_TURN else comfy.samplers.sampler_object(sampler),
+        both_ways(method) if method in IN_TURN else stepping(sampler, churn),
         schedule.sigmas,
         denoise_mask=latent.get("noise_mask"),
         callback=callback,

@@ -28,6 +28,24 @@ def test_euler_carries_noise_to_the_data_distribution():
     assert abs(x.std().item() - 0.5) < 0.02
 
 
+def test_churn_puts_noise_back_before_every_step_and_keeps_the_distribution():
+    sigmas = karras_sigmas(400, 0.002, 80.0).double()
+    begun = torch.randn(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * sigmas[0]
+    found = sample_euler(gaussian, begun, sigmas, None, 40.0, torch.Generator().manual_seed(1))
+    assert abs(found.mean().item() - 2) < 0.02 and abs(found.std().item() - 0.5) < 0.02
+
+    x, stream = begun.numpy(), torch.Generator().manual_seed(1)
+    for s, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):  # Algorithm 2
+        raised = s * (1 + min(40.0 / 400, 2**0.5 - 1))
+        noise = torch.randn(20_000, generator=stream, dtype=torch.float64).numpy()
+        x = x + np.sqrt(raised**2 - s**2) * noise
+        x = x + (following - raised) * (x - (0.25 * x + raised**2 * 2) / (0.25 + raised**2)) / raised
+    np.testing.assert_allclose(found.numpy(), x, rtol=0, atol=1e-10)
+    assert torch.equal(
+        sample_euler(gaussian, begun, sigmas, None, 0.0), sample_euler(gaussian, begun, sigmas)
+    )
+
+
 def test_known_frames_come_out_again_and_are_shown_at_the_noise_of_the_step():
     known, noise = torch.randn(2, 5, 4, 2, 2)
     mask = torch.zeros(5, 1, 2, 2)

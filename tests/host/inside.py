@@ -241,6 +241,16 @@ def check_a_timeline_is_the_headless_host_s():
     assert torch.equal(film[indices], pictures())
 
 
+def check_churn_is_the_headless_host_s():
+    """On the CPU both go on with the numbers behind the segment's noise."""
+    film = whole(churn=2.0)[0]
+    distance = (film - load_file(FOLDER / "churned.safetensors")["film"]).abs()
+    assert distance.max() <= 1 / 255 and distance.mean() <= 1e-3, (distance.max(), distance.mean())
+    differ(film, whole()[0])
+    refused("dpmpp_2m has none", whole, churn=2.0, sampler_name="dpmpp_2m")
+    refused("bidirectional has none", whole, churn=2.0, method="bidirectional")
+
+
 def check_separate_nodes_take_skips_and_seeds_too():
     given = {"vae": loaded()[2], "images": pictures(), "adapter": adapter("none"), "seed": SEED}
     keyframes, _, seeds = node("Keyframes", **given, interpolation_states=Skips(), reseed="1: 8")

@@ -79,6 +79,8 @@ def furnish(folder: Path) -> None:
         for method in METHODS:
             film = interpolate(svd, list(keyframes), replace(settings, method=method), adapter)
             save_file({"film": film}, folder / f"{method}_{name}.safetensors")
+    film = interpolate(svd, list(keyframes), replace(settings, churn=2.0), adapter)
+    save_file({"film": film}, folder / "churned.safetensors")
     timeline = even_timeline(3, 8, 7.0, loop=True, skipped=frozenset({0}))
     settings = replace(settings, colour_lock=True)
     film = interpolate(svd, list(keyframes), settings, adapter, timeline=timeline, reseeded={2: 77})

@@ -6,9 +6,11 @@ import torch
 
 from tests.svd.toys import toy_svd
 from vfi_core.adapter import PRESETS, Adapter, Options
+from vfi_core.clips import CLIP_SEED
 from vfi_core.sizes import content_size, fit, restore, working_size
 from vfi_core.svd.adapted import AdapterModules
 from vfi_core.svd.interpolate import METHODS, Settings, interpolate
+from vfi_core.timeline import Timeline
 
 
 def pictures(count: int, height: int = 64, width: int = 64) -> list[torch.Tensor]:
@@ -50,6 +52,55 @@ def test_a_method_of_both_directions_keeps_frames_and_seed_and_works_with_an_ada
         ValueError, match="method is 'both'; use one of held, fused, bidirectional, motion_prior"
     ):
         Settings(method="both")
+
+
+def test_churn_is_another_film_of_the_same_seed_and_not_for_methods_that_have_noise_of_their_own():
+    given = pictures(2)
+    churned = interpolate(toy_svd(), given, replace(SETTINGS, churn=1.0))
+    assert torch.equal(churned, interpolate(toy_svd(), given, replace(SETTINGS, churn=1.0)))
+    assert not torch.equal(churned, interpolate(toy_svd(), given, SETTINGS))
+    with pytest.raises(ValueError, match="the method bidirectional has no churn"):
+        replace(SETTINGS, churn=1.0, method="bidirectional")
+    with pytest.raises(ValueError, match="churn is -1"):
+        replace(SETTINGS, churn=-1.0)
+
+
+def test_few_in_betweens_are_thinned_out_of_a_clip_as_long_as_the_model_knows():
+    given = pictures(2)
+    film = interpolate(toy_svd(), given, replace(SETTINGS, in_betweens=1))
+    long = interpolate(toy_svd(), given, replace(SETTINGS, in_betweens=5))
+    assert len(film) == 3 and torch.equal(film, long[::3])
+    exact = interpolate(toy_svd(), given, replace(SETTINGS, in_betweens=1, clip_frames=3))
+    assert not torch.equal(exact, film)
+
+
+def test_many_in_betweens_are_drawn_in_parts_between_frames_of_a_first_clip():
+    given, seen = pictures(2), []
+    settings = replace(SETTINGS, in_betweens=11)
+    film = interpolate(toy_svd(), given, settings, progress=lambda done, total: seen.append(total))
+    assert len(film) == 13 and seen[-1] == 3 * 3  # three clips of two steps and a decoding
+    middle = interpolate(toy_svd(), given, replace(SETTINGS, in_betweens=1))[1]
+    assert torch.equal(film[6], middle)  # drawn first, from the segment's own seed
+    second = interpolate(toy_svd(), [middle, given[1]], replace(SETTINGS, in_betweens=5, seed=2 * CLIP_SEED))
+    assert torch.equal(film[6:], second)
+
+
+def test_a_timeline_of_its_own_holds_skips_and_other_seeds():
+    given = pictures(3)
+    timeline = Timeline((0, 3, 6), skipped=frozenset({0}))
+    film = interpolate(toy_svd(), given, SETTINGS, timeline=timeline, reseeded={1: 7})
+    assert all(torch.equal(frame, given[0]) for frame in film[:3])
+    alone = interpolate(toy_svd(), given[1:], replace(SETTINGS, seed=7))
+    assert torch.equal(film[3:], alone)
+
+
+def test_locked_colours_leave_the_keyframes_and_move_the_rest_towards_them():
+    given = [torch.full((64, 64, 3), value) for value in (0.2, 0.4)]
+    locked = interpolate(toy_svd(), given, replace(SETTINGS, colour_lock=True))
+    assert torch.equal(locked[0], given[0]) and torch.equal(locked[-1], given[1])
+    free = interpolate(toy_svd(), given, SETTINGS)
+    wanted = torch.tensor([0.2 + 0.2 / 3, 0.4 - 0.2 / 3])
+    assert ((locked[1:3].mean((1, 2, 3)) - wanted).abs() < (free[1:3].mean((1, 2, 3)) - wanted).abs()).all()
 
 
 def test_guidance_of_another_shape_is_another_film_and_an_unknown_shape_is_refused():

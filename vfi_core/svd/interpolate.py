@@ -59,6 +59,8 @@ class Settings:
     fps              frames a second the motion should look like; SVD's id is fps - 1
     augmentation     deviation of the noise on the concatenated condition, in pixels of -1..1
     size             (H, W) the model works at, multiples of 64
+    churn            S_churn of Karras et al. (2022): noise put back at every step, 0 for none; not for the
+                     methods that put it back by themselves
     colour_lock      pull the colours of every frame onto the keyframes', see `lock_colours`
     clip_frames      frames drawn at once at most, see `split_into_clips`
     method           `held`: the mask holds both keyframes. For weights that never learned to reach the last
@@ -76,6 +78,7 @@ class Settings:
     motion_bucket_id: int | None = None
     augmentation: float | None = None
     size: tuple[int, int] | None = None
+    churn: float = 0.0
     colour_lock: bool = False
     clip_frames: int | None = None
     method: Literal["held", "fused", "bidirectional", "motion_prior"] = "held"
@@ -89,6 +92,10 @@ class Settings:
             raise ValueError(f"clip frames is {self.clip_frames}; use at least 3")
         if self.method not in METHODS:
             raise ValueError(f"method is {self.method!r}; use one of {', '.join(METHODS)}")
+        if not 0 <= self.churn < float("inf"):
+            raise ValueError(f"churn is {self.churn}; use 0 or more")
+        if self.churn and self.method in IN_TURN:
+            raise ValueError(f"the method {self.method} has no churn; use 0, or the method held or fused")
         if self.guidance_shape not in GUIDANCE:
             raise ValueError(f"guidance shape is {self.guidance_shape!r}; use one of {', '.join(GUIDANCE)}")
         if self.size is not None and any(s < 64 or s % 64 for s in self.size):
@@ -258,7 +265,11 @@ def sample_segment(
         if settings.method == "fused":
             denoiser = fuse_directions(denoiser, _guided(*backwards))
         held = hold_known(denoiser, keyframes.known * scale, keyframes.mask, noise, clean)
-        x = sample_euler(held, x, sigmas, callback)
+        stream = torch.Generator().manual_seed(seed)
+        torch.randn(
+            noise.shape, generator=stream
+        )  # the first numbers are `clip_noise`; the host goes on, too
+        x = sample_euler(held, x, sigmas, callback, settings.churn, stream)
     return blend_known(x / scale, keyframes.known, keyframes.mask)  # the last subtraction rounds
 
 
