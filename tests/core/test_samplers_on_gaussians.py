@@ -17,9 +17,8 @@ from vfi_core.samplers import IN_TURN, fuse_directions, hold_known, sample_euler
 FRAMES, H, W = 5, 100, 200
 FIRST, LAST = 1.5, -0.5
 BETWEEN = slice(1, FRAMES - 1)
-PRIOR = np.add.accumulate(
-    np.add.accumulate(np.diag([4.0, 0.5, 0.2, 1.0, 0.3])), axis=1
-)  # a walk's covariance
+VARIANCES = np.cumsum([4.0, 0.5, 0.2, 1.0, 0.3])  # of the first frame, and of each step of the walk
+PRIOR = np.minimum.outer(VARIANCES, VARIANCES)
 TURN, EYE = np.eye(FRAMES)[::-1], np.eye(FRAMES)
 METHODS = ["held", "fused", "bidirectional", "motion_prior"]
 
