@@ -306,12 +306,15 @@ async def check_the_bundled_quick_start_makes_its_film(server: Server):
 async def check_every_other_workflow_runs(server: Server):
     offered = await server.get("/object_info")
     lengths = {
+        "draw_one_segment_again": 7,
         "loop": 12,
         "many_keyframes": 13,
+        "scene_cuts": 19,
         "slow_motion": 19,
         "stock_ksampler": 7,
         "svd_xt_two_keyframes": 7,  # on the miniature, which stands in for Stability's weights here
         "wide_gaps_then_frame_interpolation": 13,
+        "without_an_adapter": 7,
     }
     told = {name for name in (await server.get("/api/workflow_templates"))["another-name"]}
     assert told == {"quick_start", *lengths}, told

@@ -22,7 +22,13 @@ sys.path.append(str(served.ROOT))
 from vfi_core.sheet import contact_sheet  # noqa: E402
 
 SIDE, GREY = 480, 72
-KEYFRAMES = {"loop": (0, 6), "many_keyframes": (0, 6, 12), "slow_motion": (0, 6, 12, 18)}
+KEYFRAMES = {
+    "draw_one_segment_again": (0, 3, 6),
+    "loop": (0, 6),
+    "many_keyframes": (0, 6, 12),
+    "scene_cuts": (0, 6, 12, 18),
+    "slow_motion": (0, 6, 12, 18),
+}
 
 
 async def main(comfy: Path, names: list[str]) -> None:
@@ -32,7 +38,7 @@ async def main(comfy: Path, names: list[str]) -> None:
             for name in names or sorted(path.stem for path in (served.ROOT / "workflows").glob("*.json")):
                 nodes = served.workflow(name)
                 for key, node in nodes.items():
-                    if node["class_type"] == "SVDVFIInterpolate":
+                    if name.startswith("wide_gaps") and node["class_type"] == "SVDVFIInterpolate":
                         nodes["frames"]["inputs"]["images"] = [key, 0]
                 wanted = {"frames"}
                 while True:  # the film alone: what no frame depends on stays out
