@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli_interpolate import choose_device, find_adapter, parse_guidance, whole_number
+from .cli_interpolate import choose_device, find_adapter, parse_guidance, tell_origin, whole_number
 
 if TYPE_CHECKING:
     from .evaluation.baselines import Interpolator
@@ -91,7 +91,7 @@ def _add_model(
     """The model's methods added to both tables; the frames and the size to measure at."""
     import torch
 
-    from .svd.interpolate import Settings
+    from .svd.interpolate import Settings, method_of
     from .svd.interpolators import linear_through_vae, svd_interpolator, vae_round_trip
     from .svd.load import load_svd
     from .tiny import TINY
@@ -110,7 +110,9 @@ def _add_model(
         label = f"adapter {Path(name).stem}"
         if label in interpolators:
             raise ValueError(f"two adapters are called '{Path(name).stem}'; rename one of the files")
-        interpolators[label] = svd_interpolator(svd, settings, find_adapter(name, True))
+        tell_origin(weights := find_adapter(name, True))
+        own = dataclasses.replace(settings, method=method_of(weights))
+        interpolators[label] = svd_interpolator(svd, own, weights)
     restorers["VAE round trip of the truth"] = lambda film: vae_round_trip(svd, film)
     size = svd.config["size"][0] if args.size is None else args.size or None
     return args.frames or svd.config["frames"], size

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from .adapter import Adapter
+    from .weights import Weights
 
 SAMPLES = Path(__file__).parent / "samples"
 LONGEST = 8  # sides' ratio; the model's short side is fixed, so its long one would outgrow any memory
@@ -53,15 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--method",
-        choices=("held", "fused", "bidirectional"),
+        choices=("held", "fused", "bidirectional", "reversed"),
         help="how the last keyframe is reached; fused and bidirectional take twice the time, for models "
-        "without an adapter (held)",
+        "without an adapter; reversed is Generative Inbetweening's and takes seven times (held, or the one "
+        "that the adapter is for)",
     )
     add("--fps", type=float, help="frames a second of the film (the model's; a video keeps its duration)")
     add("--model", help="checkpoint, diffusers folder or hub id (the bundled miniature)")
     add(
         "--adapter",
-        help="file, bundled name, or 'none' (the bundled 'fast' for the bundled model, else none)",
+        help="file, Generative Inbetweening's folder, bundled name, or 'none' (the bundled 'fast' for the "
+        "bundled model, else none)",
     )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add(
@@ -97,7 +99,7 @@ def main(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
 
     from .sheet import contact_sheet
-    from .svd.interpolate import Settings, interpolate
+    from .svd.interpolate import Settings, check_method, interpolate, method_of
     from .svd.load import load_svd
     from .tiny import TINY
 
@@ -107,6 +109,9 @@ def main(args: argparse.Namespace) -> None:
         print(f"loading {model}", file=sys.stderr)
     svd = load_svd(model, device, _dtype(args.dtype, device, bundled))
     adapter = find_adapter(args.adapter, bundled)
+    method = args.method or method_of(adapter)
+    check_method(method, adapter)
+    tell_origin(adapter)
     trained = {**svd.config, **(adapter.training if adapter else {})}
     count = args.frames or trained["frames"] - 2
     fps = _fps(sources, count, trained["fps"]) if args.fps is None else args.fps
@@ -118,7 +123,7 @@ def main(args: argparse.Namespace) -> None:
         guidance=args.guidance,
         guidance_shape=args.guidance_shape,
         size=args.size,
-        method=args.method or "held",
+        method=method,
     )
     # disable=None: a bar on a terminal only
     with tqdm(desc="interpolating", unit="step", leave=False, disable=None) as bar:
@@ -214,9 +219,9 @@ def _check_outputs(args: argparse.Namespace, sources: list[Path]) -> None:
             raise ValueError(f"{out} is one of the keyframes and would be overwritten; give another name")
 
 
-def find_adapter(name: str | None, bundled: bool) -> Adapter | None:
-    from .adapter import load_adapter
+def find_adapter(name: str | None, bundled: bool) -> Weights | None:
     from .tiny import ADAPTERS
+    from .weights import load_weights
 
     if name is None and bundled:
         name = "fast"
@@ -233,7 +238,15 @@ def find_adapter(name: str | None, bundled: bool) -> Adapter | None:
         raise ValueError(
             f"no adapter '{name}' (give a .safetensors file, 'none', or {' or '.join(ADAPTERS)})"
         )
-    return load_adapter(path)
+    return load_weights(path)
+
+
+def tell_origin(weights: Weights | None) -> None:
+    """Whose published weights these are and under which licence, on stderr; nothing for an adapter."""
+    from .reversal import NOTICE, Reversal
+
+    if isinstance(weights, Reversal):
+        print(f"{weights.name}: {NOTICE}", file=sys.stderr)
 
 
 def _fps(sources: list[Path], count: int, default: float) -> float:

@@ -10,17 +10,20 @@ Legend: n keyframes, t frames of a segment, H W pixels, h w latent.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor
 
-from ..adapter import Adapter, Options
+from ..adapter import Options
+from ..attention import Sites
 from ..clipspan import ClipSpan
 from ..config import UNTOLD_GUIDANCE
 from ..edm import karras_sigmas, scalings
 from ..keyframes import Keyframes, blend_known, concat_latent
+from ..reversal import Reversal
 from ..samplers import (
     RENOISING_SEED,
     Denoiser,
@@ -30,18 +33,24 @@ from ..samplers import (
     fuse_directions,
     hold_known,
     linear_guidance,
+    mean_guidance,
     offset_seed,
     sample_bidirectional,
     sample_euler,
+    sample_reinjecting,
     triangle_guidance,
 )
 from ..sizes import fit, restore, working_size
+from ..weights import Weights
 from .adapted import AdapterModules, load_modules, predict
 from .load import SVD
 from .pictures import decode, embed, encode
+from .turned import load_turned, turned_denoiser
 
 GUIDANCE = {"triangle": triangle_guidance, "linear": linear_guidance}
-METHODS = ("held", "fused", "bidirectional")
+METHODS = ("held", "fused", "bidirectional")  # of any weights; `Reversal`'s have one of their own
+REVERSED: Literal["reversed"] = "reversed"
+Modules = AdapterModules | Sites  # of an adapter; of a `Reversal`
 BASE_OPTIONS = Options()  # of a base without an adapter: SVD's own concat latent and image embedding
 
 
@@ -59,7 +68,8 @@ class Settings:
     size             (H, W) the model works at, multiples of 64
     method           `held`: the mask holds both keyframes. For weights that never learned to reach the last
                      one, at twice the time: `fused`, held and cross-faded with the film from the last one
-                     backwards (`fuse_directions`); `bidirectional`, from either one in turn
+                     backwards (`fuse_directions`); `bidirectional`, from either one in turn. With the weights
+                     of a `Reversal`, and only with them, `reversed` (`sample_reinjecting`)
     """
 
     in_betweens: int | None = None
@@ -71,15 +81,15 @@ class Settings:
     motion_bucket_id: int | None = None
     augmentation: float | None = None
     size: tuple[int, int] | None = None
-    method: Literal["held", "fused", "bidirectional"] = "held"
+    method: Literal["held", "fused", "bidirectional", "reversed"] = "held"
 
     def __post_init__(self) -> None:
         if self.in_betweens is not None and self.in_betweens < 1:
             raise ValueError(f"in-betweens is {self.in_betweens}; use at least 1")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; use at least 1")
-        if self.method not in METHODS:
-            raise ValueError(f"method is {self.method!r}; use one of {', '.join(METHODS)}")
+        if self.method not in (known := (*METHODS, REVERSED)):
+            raise ValueError(f"method is {self.method!r}; use one of {', '.join(known)}")
         if self.guidance_shape not in GUIDANCE:
             raise ValueError(f"guidance shape is {self.guidance_shape!r}; use one of {', '.join(GUIDANCE)}")
         if self.size is not None and any(s < 64 or s % 64 for s in self.size):
@@ -88,22 +98,46 @@ class Settings:
             )
 
 
+def method_of(weights: Weights | None) -> Literal["held", "reversed"]:
+    """The method for these weights where a person names none."""
+    return REVERSED if isinstance(weights, Reversal) else "held"
+
+
+def check_method(method: str, weights: Weights | None) -> None:
+    """Refuse tuned weights with another method than theirs, and that method without them."""
+    if isinstance(weights, Reversal) and method != REVERSED:
+        raise ValueError(f"{weights.name} is for the method '{REVERSED}' alone, not for '{method}'")
+    if method == REVERSED and not isinstance(weights, Reversal):
+        raise ValueError(
+            f"the method '{REVERSED}' needs the weights of Generative Inbetweening; give them as the adapter"
+        )
+
+
+def modules_of(unet: UNetSpatioTemporalConditionModel, weights: Weights) -> Modules:
+    """Their modules on a base, frozen. Raises ValueError for weights of another base."""
+    if isinstance(weights, Reversal):
+        return load_turned(unet, weights)
+    return load_modules(unet, weights)
+
+
 @torch.no_grad()
 def interpolate(
     svd: SVD,
     keyframes: Sequence[Tensor],
     settings: Settings,
-    adapter: Adapter | None = None,
+    adapter: Weights | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    modules: AdapterModules | None = None,
+    modules: Modules | None = None,
 ) -> Tensor:
     """The film [(n - 1) (in_betweens + 1) + 1, H, W, 3], float32 in 0..1 on the CPU.
 
     keyframes  n of [H, W, 3], 0..1, all of one size; they come back exactly as they went in
     progress   called with (finished steps, all steps)
-    modules    the adapter's, where `load_modules` has built them already; many films need them once
-    Raises ValueError for fewer than two keyframes, unequal sizes, or an adapter of another base.
+    modules    the adapter's, where `modules_of` has built them already; many films need them once
+    Raises ValueError for fewer than two keyframes, unequal sizes, an adapter of another base, or one that
+    does not go with the method.
     """
+    check_method(settings.method, adapter)
     if len(keyframes) < 2:
         raise ValueError(f"{len(keyframes)} keyframe given; give at least two")
     if len(sizes := {tuple(k.shape) for k in keyframes}) > 1:
@@ -113,7 +147,7 @@ def interpolate(
     in_betweens = settings.in_betweens or int(trained["frames"]) - 2
     size = settings.size or working_size(height, width, tuple(trained["size"]))
     if adapter is not None and modules is None:
-        modules = load_modules(svd.unet, adapter)
+        modules = modules_of(svd.unet, adapter)
 
     originals = [k.to("cpu", torch.float32) for k in keyframes]
     pictures = fit(torch.stack(originals).permute(0, 3, 1, 2) * 2 - 1, size)  # [n, 3, H, W]
@@ -136,7 +170,7 @@ def interpolate(
 @torch.no_grad()
 def sample_segment(
     svd: SVD,
-    modules: AdapterModules | None,
+    modules: Modules | None,
     pictures: Tensor,
     frames: int,
     settings: Settings,
@@ -159,20 +193,28 @@ def sample_segment(
     sigmas = karras_sigmas(settings.steps, svd.config["sigma_min"], svd.config["sigma_max"]).to(device)
     x = noise * (1 + sigmas[0] ** 2).sqrt()  # as the host starts, and as its noise_scaling(max_denoise) says
     augmentation = augmentation_noise(len(pictures), *pictures.shape[2:], seed)
+    sites, modules = (modules, None) if isinstance(modules, Sites) else (None, modules)
+    if settings.method == REVERSED:
+        low, high = trained.get("guidance") or UNTOLD_GUIDANCE
+        settings = replace(settings, guidance=settings.guidance or mean_guidance(low, high))
     onwards = svd, modules, keyframes, pictures, settings, trained, augmentation
     backwards = svd, modules, keyframes.turned, pictures.flip(0), settings, trained, augmentation.flip(0)
     if settings.method != "held" and positions != (0, frames - 1):
         raise ValueError(
             f"the method {settings.method} needs both ends of a clip, not frames {list(positions)}"
         )
-    if settings.method == "bidirectional":
+    generator = torch.Generator().manual_seed(offset_seed(seed, RENOISING_SEED))
+    if settings.method == REVERSED:
+        denoiser = turned_denoiser(svd.unet, sites, _guided(*onwards), _guided(*backwards))
+        x = sample_reinjecting(denoiser, x, sigmas, generator, callback)
+    elif settings.method == "bidirectional":
         x = sample_bidirectional(
             _estimates(*onwards),
             _estimates(*backwards),
             x,
             sigmas,
             *(keyframes.latents * scale),
-            torch.Generator().manual_seed(offset_seed(seed, RENOISING_SEED)),
+            generator,
             callback,
         )
     else:
