@@ -73,7 +73,8 @@ def method_input() -> io.Input:
         default="held",
         optional=True,  # graphs saved before it was there go on to run
         tooltip="held: both keyframes hold while the frames between are drawn. For SVD without an adapter, "
-        "at twice the time: fused, drawn from both ends and cross-faded; bidirectional, from either in turn.",
+        "at twice the time: fused, drawn from both ends and cross-faded; bidirectional, from either in turn. "
+        "Only for Generative Inbetweening's weights, at seven times: reversed, the mean of both directions.",
     )
 
 

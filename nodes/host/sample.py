@@ -12,14 +12,25 @@ import comfy.utils
 import latent_preview
 from torch import Tensor
 
-from ...vfi_core.samplers import triangle_guidance
+from ...vfi_core.samplers import mean_guidance, triangle_guidance
 from .control import KEY
-from .directions import BidirectionalGuider, FusedGuider, sample_both_ways
+from .directions import (
+    BidirectionalGuider,
+    FusedGuider,
+    ReversedGuider,
+    sample_both_ways,
+    sample_reversed,
+)
 from .pictures import GUIDANCE_KEY
 
 SAMPLERS, SCHEDULERS = comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES
 Progress = Callable[[int, Any], None]  # finished steps of this sampling, and a preview (or None)
-GUIDERS = {"held": comfy.samplers.CFGGuider, "fused": FusedGuider, "bidirectional": BidirectionalGuider}
+GUIDERS = {
+    "held": comfy.samplers.CFGGuider,
+    "fused": FusedGuider,
+    "bidirectional": BidirectionalGuider,
+    "reversed": ReversedGuider,
+}
 
 
 def guider_of(
@@ -28,8 +39,8 @@ def guider_of(
     """The host's GUIDER for one segment: guidance ``ends`` on both keyframes and ``middle`` half-way.
 
     cfg     (ends, middle); 0 is what the conditioning says the model was trained for, 1 without that (and
-            for `bidirectional`, made for little guidance). Equal values are the host's own cfg, and 1 skips
-            the unconditional branch
+            for `bidirectional`, made for little guidance; `reversed` takes the mean of the two). Equal
+            values are the host's own cfg, and 1 skips the unconditional branch
     method  of `GUIDERS`
     Raises ValueError for another method, and where drawing from both ends has not what it needs.
     """
@@ -37,6 +48,8 @@ def guider_of(
         raise ValueError(f"method is {method!r}; use one of {', '.join(GUIDERS)}")
     none = (1.0, 1.0)
     trained = none if method == "bidirectional" else positive[0][1].get(GUIDANCE_KEY, none)
+    if method == "reversed":
+        trained = mean_guidance(*trained)
     ends, middle = (given or own for given, own in zip(cfg, trained, strict=True))
     scale = triangle_guidance(frames, ends, middle).view(-1, 1, 1, 1)
     if ends != middle:
@@ -59,6 +72,13 @@ def guider_of(
 def both_ways() -> Any:
     """The SAMPLER that goes with the method `bidirectional`."""
     return comfy.samplers.KSAMPLER(sample_both_ways)
+
+
+def sampler_of(method: str, name: str) -> Any:
+    """The SAMPLER of a method: the host's of this name, or its own where it steps in a way of its own."""
+    if method == "reversed":
+        return comfy.samplers.KSAMPLER(sample_reversed)
+    return both_ways() if method == "bidirectional" else comfy.samplers.sampler_object(name)
 
 
 def segment_guider(model: Any, positive: Any, negative: Any, cfg: tuple[float, float], method: str) -> Any:
@@ -108,7 +128,7 @@ def fill(
     filled = guider.sample(
         comfy.sample.prepare_noise(samples, seed),
         samples,
-        both_ways() if method == "bidirectional" else comfy.samplers.sampler_object(sampler),
+        sampler_of(method, sampler),
         schedule.sigmas,
         denoise_mask=latent.get("noise_mask"),
         callback=callback,
