@@ -80,7 +80,8 @@ def method_input() -> io.Input:
         optional=True,  # graphs saved before it was there go on to run
         tooltip="held: both keyframes hold while the frames between are drawn. For SVD without an adapter, "
         "at twice the time: fused, drawn from both ends and cross-faded; bidirectional, from either in turn; "
-        "at 2.6 times, motion_prior: in turn too, begun with the motion from the first.",
+        "at 2.6 times, motion_prior: in turn too, begun with the motion from the first. Only for Generative "
+        "Inbetweening's weights, at seven times: reversed, the mean of both directions.",
     )
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
-from safetensors import SafetensorError, safe_open
 
-from ..vfi_core.adapter import FORMAT, Adapter, Options, load_adapter
+from ..vfi_core.adapter import Adapter, Options
 from ..vfi_core.config import CONFIG_KEY, FULL_SIZE
+from ..vfi_core.reversal import NOTICE, Reversal
 from ..vfi_core.tiny import ADAPTERS, TINY
+from ..vfi_core.weights import Weights, load_weights, loader_of
 from .host.apply import apply_adapter
 from .host.checkpoint import check_checkpoint, load_checkpoint
 from .schema import AdapterType, advanced, percent_inputs, schema, strength_input
@@ -38,15 +40,11 @@ def checkpoints() -> list[str]:
 def adapters() -> list[str]:
     """Names of adapters that are there; other files in the folder are not offered."""
     found = folder_paths.get_filename_list(FOLDER)
-    return [NONE, *BUNDLED, *(name for name in found if is_adapter(folder_paths.get_full_path(FOLDER, name)))]
+    return [NONE, *BUNDLED, *(name for name in found if is_offered(folder_paths.get_full_path(FOLDER, name)))]
 
 
-def is_adapter(path: str | None) -> bool:
-    try:
-        with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
-    except (SafetensorError, OSError, TypeError):
-        return False
+def is_offered(path: str | None) -> bool:
+    return path is not None and loader_of(Path(path)) is not None
 
 
 def checkpoint_path(name: str) -> Path:
@@ -57,11 +55,16 @@ def adapter_path(name: str) -> Path:
     return BUNDLED.get(name) or Path(folder_paths.get_full_path_or_raise(FOLDER, name))
 
 
-def open_adapter(name: str, base: dict) -> Adapter:
-    """The adapter, or for "none" one that adds nothing; either falls back to the base's conditions."""
+def open_adapter(name: str, base: dict) -> Weights:
+    """The adapter, or for "none" one that adds nothing; either falls back to the base's conditions.
+
+    Whose published weights these are, and under which licence, is said in the log.
+    """
     if name == NONE:
         return Adapter(Options(), {}, 0, base, NONE)
-    adapter = load_adapter(adapter_path(name))
+    adapter = load_weights(adapter_path(name))
+    if isinstance(adapter, Reversal):
+        logging.info("SVD VFI: %s: %s", adapter.name, NOTICE)
     return replace(adapter, training=base | dict(adapter.training))
 
 
@@ -154,7 +157,7 @@ class ApplyAdapter(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, adapter: Adapter, attention_strength: float, start_percent: float, end_percent: float
+        cls, model, adapter: Weights, attention_strength: float, start_percent: float, end_percent: float
     ) -> io.NodeOutput:
         return io.NodeOutput(*apply_adapter(model, adapter, attention_strength, start_percent, end_percent))
 

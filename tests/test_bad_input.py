@@ -22,7 +22,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("av")
 
 import vfi_core.svd.interpolate as host  # noqa: E402
-from tests.svd.toys import toy_svd  # noqa: E402
+from tests.svd.toys import toy_svd, tuned_unet  # noqa: E402
 from vfi_core import cli, media  # noqa: E402
 from vfi_core.adapter import PRESETS, Adapter, expected_shapes, save_adapter  # noqa: E402
 from vfi_core.svd.adapted import shapes_of  # noqa: E402
@@ -105,6 +105,8 @@ def _adapters(root: Path, good: Path) -> None:
         metadata = file.metadata()
     save_file(broken, root / "adapter_nan.safetensors", metadata=metadata)  # save_adapter would refuse
     save_file({"lora_unet_mid.lora_up.weight": torch.zeros(4, 4)}, root / "lora.safetensors")
+    (root / "tuned" / "unet").mkdir(parents=True)
+    save_file(tuned_unet(toy_svd()), root / "tuned" / "unet" / "diffusion_pytorch_model.safetensors")
     (root / "adapter_cut.safetensors").write_bytes((root / "adapter.safetensors").read_bytes()[:50_000])
 
 
@@ -249,6 +251,14 @@ CASES = {
         "not a whole safetensors",
     ),
     "an adapter of no numbers": ("= --adapter @adapter_nan.safetensors", "not finite"),
+    "weights of reversed motion with another method": (
+        "= --adapter @tuned --method fused",
+        "tuned is for the method 'reversed' alone, not for 'fused'",
+    ),
+    "the method of other weights": (
+        "= --method reversed",
+        "'reversed' needs the weights of Generative Inbetweening",
+    ),
     "a lora as the adapter": (
         "= --adapter @lora.safetensors",
         "is a LoRA, not an adapter",

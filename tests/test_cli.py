@@ -21,7 +21,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("av")
 
 import vfi_core.svd.interpolate as host  # noqa: E402
-from tests.svd.toys import toy_svd  # noqa: E402
+from tests.svd.toys import toy_svd, tuned_unet  # noqa: E402
 from vfi_core import cli, cli_interpolate, media  # noqa: E402
 from vfi_core.svd.load import save_single_file  # noqa: E402
 
@@ -167,11 +167,24 @@ def test_a_bundled_sample_and_the_bundled_model_need_nothing_of_ones_own(
         (tmp_path / f"ball_{end}.png").write_bytes(path.read_bytes())
     monkeypatch.setattr(cli_interpolate, "SAMPLES", tmp_path)
     fast = SimpleNamespace(training={"frames": 5, "fps": 12})
-    monkeypatch.setattr("vfi_core.adapter.load_adapter", lambda path: fast if path.stem == "fast" else None)
+    monkeypatch.setattr("vfi_core.weights.load_weights", lambda path: fast if path.stem == "fast" else None)
     assert cli.main(["interpolate", "--sample", "ball", "-o", str(tmp_path / "out.gif")]) == 0
     assert settings[0]["adapter"] is fast
     assert settings[0]["svd"].name == "toy.safetensors"
     assert "5 frames of 70x50, 12 a second" in capsys.readouterr().out  # as the adapter was trained
+
+
+def test_published_weights_choose_their_method_and_say_whose_they_are(
+    settings: list, checkpoint: Path, keyframes: list[Path], tmp_path: Path, capsys: Any
+) -> None:
+    tuned = tmp_path / "inbetweening" / "unet"
+    tuned.mkdir(parents=True)
+    save_file(tuned_unet(toy_svd()), tuned / "diffusion_pytorch_model.safetensors")
+    words = *keyframes, "--adapter", tuned.parent, "-o", tmp_path / "out.gif"
+    assert interpolate(checkpoint, *words) == 0
+    assert settings[0]["method"] == "reversed" and settings[0]["adapter"].name == "inbetweening"
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "Generative Inbetweening" in said and "community licence" in said
 
 
 def test_a_model_of_ones_own_without_an_adapter_is_warned_about(

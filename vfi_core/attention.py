@@ -73,9 +73,9 @@ class KeyframeAttention(nn.Module):
 
 
 class Sites(nn.Module):
-    """Keyframe attention for many transformer blocks; parameters are named by the block's dotted path."""
+    """A module for each of many transformer blocks; parameters are named by the block's dotted path."""
 
-    def __init__(self, modules: Mapping[str, KeyframeAttention]) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self._paths = tuple(modules)
         for path, module in modules.items():

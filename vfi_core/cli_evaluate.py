@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli_interpolate import choose_device, find_adapter, parse_guidance, whole_number
+from .cli_interpolate import choose_device, find_adapter, parse_guidance, tell_origin, whole_number
 from .config import METHODS
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _add_model(
     """The model's methods added to both tables; frames and size to measure at, and its calls so far."""
     import torch
 
-    from .svd.interpolate import Settings
+    from .svd.interpolate import Settings, method_of
     from .svd.interpolators import linear_through_vae, svd_interpolator, vae_round_trip
     from .svd.load import load_svd
     from .tiny import TINY
@@ -120,14 +120,17 @@ def _add_model(
     for name in (None, *args.adapters):
         label = "base" if name is None else f"adapter {Path(name).stem}"
         adapter = None if name is None else find_adapter(name, True)
-        for method in args.methods or (METHODS if name is None else METHODS[:1]):
-            full = label if method == "held" else f"{label}, {method}"
+        tell_origin(adapter)
+        own = method_of(adapter)
+        methods = args.methods or (METHODS if name is None else [own])
+        for method in methods if own == "held" else [own]:
+            full = label if method == own else f"{label}, {method}"
             if full in interpolators:
                 raise ValueError(
                     f"two adapters are called '{Path(name or label).stem}'; rename one of the files"
                 )
-            own = dataclasses.replace(settings, method=method)
-            interpolators[full] = svd_interpolator(svd, own, adapter)
+            chosen = dataclasses.replace(settings, method=method)
+            interpolators[full] = svd_interpolator(svd, chosen, adapter)
     restorers["VAE round trip of the truth"] = lambda film: vae_round_trip(svd, film)
     size = svd.config["size"][0] if args.size is None else args.size or None
     asked = 0

@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import METHODS
+from .config import METHODS, REVERSED
 
 if TYPE_CHECKING:
     import torch
 
-    from .adapter import Adapter
     from .media import Source
     from .svd.interpolate import Settings
     from .svd.load import SVD
     from .timeline import Timeline
+    from .weights import Weights
 
 SAMPLES = Path(__file__).parent / "samples"
 LONGEST = 8  # sides' ratio; the model's short side is fixed, so its long one would outgrow any memory
@@ -62,9 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--churn", type=float, default=0.0, metavar="S", help="noise put back at every step, S_churn (0)")
     add(
         "--method",
-        choices=METHODS,
-        help="how the last keyframe is reached; fused and bidirectional take twice the time, "
-        "motion_prior 2.6 times, for models without an adapter (held)",
+        choices=(*METHODS, REVERSED),
+        help="how the last keyframe is reached; fused and bidirectional take twice the time, motion_prior "
+        "2.6 times, for models without an adapter; reversed is Generative Inbetweening's, at seven times "
+        "(held, or the one that the adapter is for)",
     )
     add(
         "--fps",
@@ -107,7 +108,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", help="checkpoint, diffusers folder or hub id (the bundled miniature)")
     add(
         "--adapter",
-        help="file, bundled name, or 'none' (the bundled 'fast' for the bundled model, else none)",
+        help="file, Generative Inbetweening's folder, bundled name, or 'none' (the bundled 'fast' for the "
+        "bundled model, else none)",
     )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add(
@@ -148,7 +150,7 @@ def main(args: argparse.Namespace) -> None:
     skipped = frozenset(parse_gaps(args.skip, source.count - 1 + args.loop))
     device = choose_device(args.device)
 
-    from .svd.interpolate import Settings, segment_drawing, trained_under, work
+    from .svd.interpolate import Settings, check_method, method_of, segment_drawing, trained_under, work
     from .svd.load import load_svd
     from .tiny import TINY
 
@@ -158,6 +160,9 @@ def main(args: argparse.Namespace) -> None:
         print(f"loading {model}", file=sys.stderr)
     svd = load_svd(model, device, _dtype(args.dtype, device, bundled))
     adapter = find_adapter(args.adapter, bundled)
+    method = args.method or method_of(adapter)
+    check_method(method, adapter)
+    tell_origin(adapter)
     trained = trained_under(svd, adapter)
     timeline, keeps_time = _timeline(args, source, trained, positions, skipped)
     check_reseeded(timeline, reseeded)
@@ -174,7 +179,7 @@ def main(args: argparse.Namespace) -> None:
         churn=args.churn,
         colour_lock=args.colour_lock,
         clip_frames=args.clip_frames,
-        method=args.method or "held",
+        method=method,
     )
     segments = Segments(args.out, _alike(args, svd, trained, settings), source, timeline)
     segments.draw(
@@ -302,9 +307,9 @@ def _check_outputs(args: argparse.Namespace, sources: list[Path]) -> None:
             raise ValueError(f"{out} is one of the keyframes and would be overwritten; give another name")
 
 
-def find_adapter(name: str | None, bundled: bool) -> Adapter | None:
-    from .adapter import load_adapter
+def find_adapter(name: str | None, bundled: bool) -> Weights | None:
     from .tiny import ADAPTERS
+    from .weights import load_weights
 
     if name is None and bundled:
         name = "fast"
@@ -321,7 +326,15 @@ def find_adapter(name: str | None, bundled: bool) -> Adapter | None:
         raise ValueError(
             f"no adapter '{name}' (give a .safetensors file, 'none', or {' or '.join(ADAPTERS)})"
         )
-    return load_adapter(path)
+    return load_weights(path)
+
+
+def tell_origin(weights: Weights | None) -> None:
+    """Whose published weights these are and under which licence, on stderr; nothing for an adapter."""
+    from .reversal import NOTICE, Reversal
+
+    if isinstance(weights, Reversal):
+        print(f"{weights.name}: {NOTICE}", file=sys.stderr)
 
 
 def whole_number(least: int, most: int | None = None):

@@ -8,6 +8,7 @@ SVDConfig = dict[str, Any]
 
 CONFIG_KEY = "svd_vfi_config"  # of a single file's metadata
 METHODS = ("held", "fused", "bidirectional", "motion_prior")  # how the last keyframe is reached
+REVERSED = "reversed"  # the one for the weights of a `Reversal`, which know no other
 UNTOLD_GUIDANCE = (1.0, 3.0)  # (low, high) of a model that does not say, as SVD's own pipeline
 
 # Stability's SVD. svd (14 frames) and svd_xt (25) have equal shapes: 25 where the file does not say.

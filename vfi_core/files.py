@@ -1,4 +1,4 @@
-"""Safetensors files, written whole or not at all."""
+"""Safetensors files: which ones a folder's model is in, and written whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+
+from .kinds import refuse_other_formats
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -34,3 +36,25 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The .safetensors of one model, in a file, a diffusers folder, or that of its U-Net.
+
+    Of several variants the unmarked one, else the first; or all shards. Raises ValueError if there is none.
+    """
+    if not path.is_dir():
+        refuse_other_formats(path)
+        return [path]
+    folder = path / "unet" if (path / "unet").is_dir() else path
+    files = sorted(folder.glob("*.safetensors"))
+    plain = [f for f in files if f.stem in ("diffusion_pytorch_model", "model")]
+    shards = [f for f in files if "-of-" in f.stem]
+    chosen = plain or shards or files[:1]
+    if not chosen:
+        raise ValueError(
+            f"{folder} holds no .safetensors file; save the model again with safe_serialization=True"
+        )
+    for file in chosen:
+        refuse_other_formats(file)
+    return chosen

@@ -16,9 +16,12 @@ from ...vfi_core.adapter import Adapter
 from ...vfi_core.attention import Sites, attending
 from ...vfi_core.clipspan import ClipSpan
 from ...vfi_core.keyframes import Keyframes, blend_known
+from ...vfi_core.reversal import Maps, Reversal
 from ...vfi_core.samplers import clip_noise
-from .control import KEY, SCALE, ConditionEncoderControl, hinted, pixels, with_clean_known
+from ...vfi_core.weights import Weights
+from .control import KEY, SCALE, ConditionEncoderControl, check_whole, hinted, pixels, with_clean_known
 from .encoder import blocks_of, build_attention, build_encoder, check_model, head_dim
+from .turned import build_turned, turn
 
 
 @dataclass(frozen=True)
@@ -26,28 +29,33 @@ class Run:
     """What the wrapper around the U-Net needs to know, for the time of one sampling.
 
     sigmas  attention acts from the first of the two down to the second
+    maps    of a `Reversal`: temporal attention of the clip onwards, kept by one call for the next
+    turned  likewise: this call draws the clip backwards
     """
 
     guider: Any
-    adapter: Adapter
+    adapter: Weights
     keyframes: Keyframes
     strength: float
     sigmas: tuple[float, float]
+    maps: Maps | None = None
+    turned: bool = False
 
     def sites(self, device: torch.device) -> Sites | None:
-        """The attention's modules on the device that asks: each GPU has a clone of its own."""
+        """The modules on the device that asks: each GPU has a clone of its own."""
         clones = self.guider.model_options.get("multigpu_clones", {})
         models = clones.get(device, self.guider.model_patcher).get_additional_models_with_key(KEY)
         return models[0].model if models else None
 
 
 def apply_adapter(
-    model: Any, adapter: Adapter, strength: float = 1.0, start: float = 0.0, end: float = 1.0
+    model: Any, adapter: Weights, strength: float = 1.0, start: float = 0.0, end: float = 1.0
 ) -> tuple[Any, ConditionEncoderControl | None]:
     """(MODEL, CONTROL_NET): a clone with keyframe attention, and the condition encoder.
 
     strength, start, end  of the attention; the encoder's are given where its keyframes are
-    An adapter without tensors ("none") leaves the model as it is, but known frames are held all the same.
+    An adapter without tensors ("none") leaves the model as it is, but known frames are held all the same. A
+    `Reversal`'s changes ride on the clone, for the backward calls of its own method, and need no encoder.
     Raises ValueError for a MODEL that is not SVD, or an adapter of another base.
     """
     shapes = check_model(model)
@@ -56,7 +64,15 @@ def apply_adapter(
         patched.remove_wrappers_with_key(kind, KEY)
     patched.remove_additional_models(KEY)
     control = None
-    if adapter.tensors:
+    if isinstance(adapter, Reversal):
+        if (strength, start, end) != (1.0, 0.0, 1.0):
+            raise ValueError(
+                f"strength and percents are keyframe attention's, and {adapter.name} has none; leave them at "
+                "1, 0 and 1"
+            )
+        patched.set_additional_models(KEY, [build_turned(model, adapter, shapes)])
+        patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, turn)
+    elif adapter.tensors:
         adapter.check(shapes)
         if adapter.head_dim != head_dim(model):
             raise ValueError(
@@ -69,8 +85,15 @@ def apply_adapter(
         patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, attend)
 
     def hold(executor, *args, **kwargs):
-        if adapter.tensors:
-            check_conditioning(executor.class_obj.conds, adapter)
+        guider = executor.class_obj
+        if isinstance(adapter, Reversal):
+            if not getattr(guider, "reverses", False):
+                raise ValueError(
+                    f"this MODEL carries {adapter.name}, which is for the method 'reversed' alone; choose it "
+                    "in 'SVD VFI Sampler' or 'SVD VFI Guider'"
+                )
+        elif adapter.tensors:
+            check_conditioning(guider.conds, adapter)
         return hold_known_frames(executor, adapter, strength, (start, end), *args, **kwargs)
 
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, hold)
@@ -99,7 +122,7 @@ def check_conditioning(conds: dict[str, list[dict[str, Any]]], adapter: Adapter)
 
 def hold_known_frames(
     executor,
-    adapter: Adapter,
+    adapter: Weights,
     strength: float,
     percents: tuple[float, float],
     noise: Tensor,
@@ -153,11 +176,15 @@ def hold_known_frames(
 
 def with_keyframes(model_options: dict[str, Any], keyframes: Keyframes) -> dict[str, Any]:
     """Options for a call of the U-Net on a clip of these keyframes, not of those the sampling began with."""
+    return with_run(model_options, keyframes=keyframes)
+
+
+def with_run(model_options: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Options for a call of the U-Net with another `Run`."""
     shared = model_options.get("transformer_options", {})
     if (run := shared.get(KEY)) is None:
         return model_options
-    run = replace(run, keyframes=keyframes)
-    return {**model_options, "transformer_options": {**shared, KEY: run}}
+    return {**model_options, "transformer_options": {**shared, KEY: replace(run, **changes)}}
 
 
 def noise_of(latent: Tensor, known: Tensor, sigma: float, held: list[int], seed: int | None) -> Tensor:
@@ -183,11 +210,7 @@ def attend(
     run: Run | None = transformer_options.get(KEY)
     if run is None:
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-    frames, b = run.keyframes.length, len(transformer_options["cond_or_uncond"])
-    if kwargs.get("num_video_frames") != frames or len(x) != b * frames:
-        raise ValueError(
-            f"keyframe attention needs all {frames} frames of the clip at once; take away the context windows"
-        )
+    frames, b = check_whole(run.keyframes, x, transformer_options, kwargs)
     options = run.adapter.options
     if options.known_frames == "clean":
         x = torch.cat([with_clean_known(x[:, :4], run.keyframes), x[:, 4:]], dim=1)

@@ -208,6 +208,18 @@ class ConditionEncoderControl(ControlBase):
             return run()
 
 
+def check_whole(
+    keyframes: Keyframes, x: Tensor, transformer_options: dict[str, Any], told: dict[str, Any]
+) -> tuple[int, int]:
+    """(frames, chunks of the batch) of a call of the U-Net. Raises ValueError for a part of the clip."""
+    frames, b = keyframes.length, len(transformer_options["cond_or_uncond"])
+    if told.get("num_video_frames") != frames or len(x) != b * frames:
+        raise ValueError(
+            f"in-betweening needs all {frames} frames of the clip at once; take away the context windows"
+        )
+    return frames, b
+
+
 def hinted(options: Options, cond_or_uncond: list[int]) -> list[bool]:
     """Whether each chunk gets the adapter: with `uncond_hint = dropped` the positive branch alone."""
     return [options.uncond_hint == "kept" or branch == 0 for branch in cond_or_uncond]

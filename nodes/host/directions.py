@@ -13,8 +13,17 @@ import torch
 from torch import Tensor
 
 from ...vfi_core.keyframes import Keyframes, blend_known
-from ...vfi_core.samplers import IN_TURN, RENOISING_SEED, Estimates, fuse_directions, offset_seed
-from .apply import with_keyframes
+from ...vfi_core.reversal import Reversal
+from ...vfi_core.samplers import (
+    IN_TURN,
+    RENOISING_SEED,
+    Estimates,
+    average_directions,
+    fuse_directions,
+    offset_seed,
+    sample_reinjecting,
+)
+from .apply import with_keyframes, with_run
 from .control import KEY, SCALE
 from .pictures import TURNED_KEY
 
@@ -50,6 +59,8 @@ class DirectedGuider(comfy.samplers.CFGGuider):
 class FusedGuider(DirectedGuider):
     """Time-reversal fusion as one denoiser, two calls in one (see `fuse_directions`)."""
 
+    combine = staticmethod(fuse_directions)
+
     def predict_noise(
         self,
         x: Tensor,
@@ -63,7 +74,33 @@ class FusedGuider(DirectedGuider):
                 self.inner_model, x, timestep, negative, positive, self.cfg, model_options=options, seed=seed
             )
 
-        return fuse_directions(denoiser(ONWARDS), denoiser(BACKWARDS))(x, timestep)
+        return self.combine(denoiser(ONWARDS), denoiser(BACKWARDS))(x, timestep)
+
+
+class ReversedGuider(FusedGuider):
+    """The mean of both directions, backwards with the tuned weights of a `Reversal` on the model."""
+
+    combine = staticmethod(average_directions)
+    reverses = True
+
+    def predict_noise(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict[str, Any] = {},  # noqa: B006 the host's own signature
+        seed: int | None = None,
+    ) -> Tensor:
+        run = model_options.get("transformer_options", {}).get(KEY)
+        if run is None or not isinstance(run.adapter, Reversal):
+            raise ValueError(
+                "the method 'reversed' needs the weights of Generative Inbetweening; load them as the "
+                "adapter, and put them on the MODEL by 'SVD VFI Apply Adapter'"
+            )
+        return super().predict_noise(x, timestep, with_run(model_options, maps={}), seed)
+
+    def direction(self, ending: str, model_options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+        positive, negative, options = super().direction(ending, model_options)
+        return positive, negative, with_run(options, turned=ending == BACKWARDS)
 
 
 class BidirectionalGuider(DirectedGuider):
@@ -147,3 +184,35 @@ def sample_both_ways(
         told,
     )
     return blend_known(filled, known, keyframes.mask.to(x))
+
+
+def sample_reversed(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any],
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    disable: bool | None = None,
+) -> Tensor:
+    """`sample_reinjecting` on the host's sampler contract; both keyframes leave exact."""
+    guider, last = model.inner_model, x
+    keyframes: Keyframes = guider.conds["positive"][0][KEY]
+    seed = extra_args.get("seed")
+
+    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal last
+        last = guider(x, sigma.expand(len(x)), model_options=extra_args["model_options"], seed=seed)
+        return last
+
+    def told(i: int) -> None:
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": last})
+
+    filled = sample_reinjecting(
+        denoiser,
+        x - model.latent_image,  # the host begins with noise plus the known frames, the method with noise
+        sigmas,
+        torch.Generator().manual_seed(offset_seed(seed or 0, RENOISING_SEED)),
+        told,
+    )
+    return blend_known(filled, keyframes.known.to(x) * SCALE, keyframes.mask.to(x))

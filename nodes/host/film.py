@@ -13,13 +13,13 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...vfi_core.adapter import Adapter
 from ...vfi_core.clips import CLIP_SEED, Clip, draw_clips, split_into_clips
 from ...vfi_core.decoding import decode_windows, lock_colours
 from ...vfi_core.keyframes import Keyframes
 from ...vfi_core.samplers import offset_seed
 from ...vfi_core.sizes import fit, restore
 from ...vfi_core.timeline import Segment, Timeline, film_frames, seed_of
+from ...vfi_core.weights import Weights
 from .kept import Frames, Same, digest
 from .pictures import condition, decode, encode
 from .sample import fill
@@ -134,7 +134,7 @@ class Drawing:
     longest: int
     churn: float = 0.0
 
-    def identity(self, adapter: Adapter | None) -> tuple[Hashable, ...]:
+    def identity(self, adapter: Weights | None) -> tuple[Hashable, ...]:
         """What a segment depends on besides its keyframes, length, seed and the MODEL."""
         return (
             *(Same(one) for one in (self.clip_vision, self.vae, adapter)),

@@ -12,17 +12,26 @@ import comfy.utils
 import latent_preview
 from torch import Tensor
 
-from ...vfi_core.samplers import IN_TURN, triangle_guidance
+from ...vfi_core.samplers import IN_TURN, mean_guidance, triangle_guidance
 from .control import KEY
-from .directions import BidirectionalGuider, FusedGuider, sample_both_ways
+from .directions import (
+    BidirectionalGuider,
+    FusedGuider,
+    ReversedGuider,
+    sample_both_ways,
+    sample_reversed,
+)
 from .pictures import GUIDANCE_KEY
 
 SAMPLERS, SCHEDULERS = comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES
 CHURNED = ("euler", "heun", "dpm_2")
 Progress = Callable[[int, Any], None]  # finished steps of this sampling, and a preview (or None)
-GUIDERS = {"held": comfy.samplers.CFGGuider, "fused": FusedGuider} | dict.fromkeys(
-    IN_TURN, BidirectionalGuider
-)
+GUIDERS = {
+    "held": comfy.samplers.CFGGuider,
+    "fused": FusedGuider,
+    **dict.fromkeys(IN_TURN, BidirectionalGuider),
+    "reversed": ReversedGuider,
+}
 
 
 def guider_of(
@@ -31,8 +40,8 @@ def guider_of(
     """The host's GUIDER for one segment: guidance ``ends`` on both keyframes and ``middle`` half-way.
 
     cfg     (ends, middle); 0 is what the conditioning says the model was trained for, 1 without that (and
-            for those in `IN_TURN`, made for little guidance). Equal values are the host's own cfg, and 1
-            skips the unconditional branch
+            for those in `IN_TURN`, made for little guidance; `reversed` takes the mean of the two). Equal
+            values are the host's own cfg, and 1 skips the unconditional branch
     method  of `GUIDERS`
     Raises ValueError for another method, and where drawing from both ends has not what it needs.
     """
@@ -40,6 +49,8 @@ def guider_of(
         raise ValueError(f"method is {method!r}; use one of {', '.join(GUIDERS)}")
     none = (1.0, 1.0)
     trained = none if method in IN_TURN else positive[0][1].get(GUIDANCE_KEY, none)
+    if method == "reversed":
+        trained = mean_guidance(*trained)
     ends, middle = (given or own for given, own in zip(cfg, trained, strict=True))
     scale = triangle_guidance(frames, ends, middle).view(-1, 1, 1, 1)
     if ends != middle:
@@ -66,11 +77,15 @@ def both_ways(method: str) -> Any:
     return comfy.samplers.KSAMPLER(sample_both_ways, {"method": method})
 
 
-def stepping(sampler: str, churn: float) -> Any:
-    """The host's SAMPLER of this name, with S_churn where it has one."""
+def sampler_of(method: str, name: str, churn: float) -> Any:
+    """The SAMPLER of a method: the host's of this name, with S_churn where it has one, or its own."""
+    if method in IN_TURN:
+        return both_ways(method)
+    if method == "reversed":
+        return comfy.samplers.KSAMPLER(sample_reversed)
     if not churn:
-        return comfy.samplers.sampler_object(sampler)
-    return comfy.samplers.ksampler(sampler, {"s_churn": churn})
+        return comfy.samplers.sampler_object(name)
+    return comfy.samplers.ksampler(name, {"s_churn": churn})
 
 
 def segment_guider(model: Any, positive: Any, negative: Any, cfg: tuple[float, float], method: str) -> Any:
@@ -100,8 +115,9 @@ def fill(
     churn        S_churn, for the samplers that have it
     progress     in place of a bar of this sampling's own
     """
-    if churn and (method in IN_TURN or sampler not in CHURNED):
-        name = method if method in IN_TURN else sampler
+    own = method in IN_TURN or method == "reversed"
+    if churn and (own or sampler not in CHURNED):
+        name = method if own else sampler
         raise ValueError(f"churn is {churn:g} and {name} has none; use 0, or {', '.join(CHURNED)}")
     samples = latent["samples"]
     guider = guider_of(model, positive, negative, len(samples), cfg, method)
@@ -125,7 +141,7 @@ def fill(
     filled = guider.sample(
         comfy.sample.prepare_noise(samples, seed),
         samples,
-        both_ways(method) if method in IN_TURN else stepping(sampler, churn),
+        sampler_of(method, sampler, churn),
         schedule.sigmas,
         denoise_mask=latent.get("noise_mask"),
         callback=callback,

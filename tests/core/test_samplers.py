@@ -5,11 +5,14 @@ import torch
 from vfi_core.edm import karras_sigmas
 from vfi_core.samplers import (
     IN_TURN,
+    average_directions,
     clip_noise,
     fuse_directions,
     hold_known,
     linear_guidance,
+    mean_guidance,
     sample_euler,
+    sample_reinjecting,
     triangle_guidance,
 )
 
@@ -227,6 +230,74 @@ def test_a_motion_prior_takes_the_calls_that_its_docstring_says(steps, calls):
     sigmas = karras_sigmas(steps, 0.02, 80.0)
     IN_TURN["motion_prior"](estimates, estimates, clip, sigmas, clip[0], clip[-1], torch.Generator())
     assert len(shown) == calls
+
+
+def test_reinjecting_sampling_is_its_pseudo_code_step_by_step():
+    """In numpy, from the published pseudo-code in v, on denoisers that mix frames."""
+    rng = np.random.default_rng(0)
+    forwards, backwards = rng.normal(size=(2, 5, 5)) / 5
+    sigmas = karras_sigmas(5, 0.02, 80.0).double()
+    noise = torch.randn(6, 5, 4, 2, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+    def v_of(mix, x, s):
+        return np.tanh(np.einsum("ij,jchw->ichw", mix, x) / (1 + s))
+
+    x = begun = rng.normal(size=(5, 4, 2, 2)) * 80
+    draws = iter(noise.numpy())
+    for i in range(5):
+        s, following = sigmas[i].item(), sigmas[i + 1].item()
+
+        def step(x, s=s, following=following):
+            v = 0.5 * v_of(forwards, x, s) + 0.5 * v_of(backwards, x[::-1], s)[::-1]
+            x0 = x / (s**2 + 1) - s / np.sqrt(s**2 + 1) * v
+            return x + (following - s) * (x - x0) / s
+
+        x = step(x)
+        if i < 2:  # int(5 / 2)
+            for _ in range(3):
+                x = step(x + np.sqrt(s**2 - following**2) * next(draws))
+
+    asked = []
+
+    def direction(mix):
+        def denoiser(x, sigma):
+            asked.append(sigma)
+            s = sigma.item()
+            v = torch.from_numpy(v_of(mix, x.numpy(), s))
+            return x / (s**2 + 1) - s / (s**2 + 1) ** 0.5 * v
+
+        return denoiser
+
+    seen = []
+    found = sample_reinjecting(
+        average_directions(direction(forwards), direction(backwards)),
+        torch.from_numpy(begun.copy()),
+        sigmas,
+        torch.Generator().manual_seed(3),
+        seen.append,
+        injections=3,
+    )
+    torch.testing.assert_close(found, torch.from_numpy(x.copy()), rtol=0, atol=1e-10)
+    assert seen == list(range(5)) and len(asked) == 2 * (5 + 3 * 2)
+
+
+def test_without_injections_it_is_euler():
+    noise, sigmas = torch.randn(5, 4, 2, 2) * 80, karras_sigmas(4, 0.02, 80.0)
+    found = sample_reinjecting(gaussian, noise, sigmas, torch.Generator(), injections=0)
+    torch.testing.assert_close(found, sample_euler(gaussian, noise, sigmas))
+
+
+def test_reinjecting_keeps_the_distribution():
+    sigmas = karras_sigmas(100, 0.002, 80.0).double()
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(20_000, generator=g, dtype=torch.float64) * sigmas[0]
+    x = sample_reinjecting(gaussian, x, sigmas, torch.Generator().manual_seed(1))
+    assert abs(x.mean().item() - 2) < 0.02  # 20,000 samples: standard error 0.004
+    assert abs(x.std().item() - 0.5) < 0.03
+
+
+def test_guidance_for_both_directions_is_the_mean_of_the_ramp():
+    assert mean_guidance(1.0, 3.0) == (2.0, 2.0)
 
 
 def test_the_triangle_is_low_at_both_keyframes_and_high_in_the_middle():

@@ -30,7 +30,8 @@ ROOT = Path(__file__).parents[2]
 PACK = "custom_nodes.svd-vfi-under-test"
 FOLDER = Path()
 STEPS, SEED = 3, 5
-METHODS = ("held", "fused", "bidirectional", "motion_prior")
+METHODS = ("held", "fused", "bidirectional", "motion_prior")  # of any adapter
+REVERSED = "reversed"  # of the weights in tuned.safetensors
 
 
 def load_pack() -> ModuleType:
@@ -197,10 +198,9 @@ def film(name: str, images: Tensor, method: str = "held") -> Tensor:
 
 
 def check_films_are_the_headless_host_s():
-    films = [
-        path for path in sorted(FOLDER.glob("*_*.safetensors")) if path.stem.rpartition("_")[0] in METHODS
-    ]
-    assert len(films) == 16
+    known = (*METHODS, REVERSED)
+    films = [path for path in sorted(FOLDER.glob("*_*.safetensors")) if path.stem.rpartition("_")[0] in known]
+    assert len(films) == 17
     for path in films:
         method, _, name = path.stem.rpartition("_")
         mine = film(name, pictures(), method)
@@ -560,6 +560,115 @@ def check_what_cannot_be_turned_round_is_refused():
         )
 
 
+def check_reversed_motion_acts_on_its_clone_alone_and_leaves_nothing():
+    base = adapted("none")
+    patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("tuned"))
+    assert control is None
+    own, _ = node("ApplyAdapter", model=loaded()[0], adapter=adapter("none"))
+    before = {k: v.clone() for k, v in loaded()[0].model.state_dict().items()}
+    filled = sampled(patched, conditioned(None), method=REVERSED)
+    known_exact(filled)
+    differ(filled, base)
+    differ(filled, sampled(own, conditioned(None), method="fused"))
+    assert torch.equal(sampled(patched, conditioned(None), method=REVERSED), filled)
+    assert torch.equal(adapted("none"), base)
+    assert hooks_on(loaded()[0].model) == 0
+    assert all(torch.equal(before[k], v) for k, v in loaded()[0].model.state_dict().items())
+    again, _ = node("ApplyAdapter", model=patched, adapter=adapter("none"))
+    assert torch.equal(sampled(again, conditioned(None)), base)  # a second application replaces the first
+    site = next(m for _, m in patched.get_additional_models_with_key("svd_vfi")[0].model.items())
+    handle = site.value.register_forward_pre_hook(fail)
+    try:
+        sampled(patched, conditioned(None), method=REVERSED)
+        raise AssertionError("the fault was swallowed")
+    except RuntimeError as error:
+        assert "injected" in str(error)
+    finally:
+        handle.remove()
+    assert hooks_on(loaded()[0].model) == 0
+
+
+def check_reversed_motion_repeats_its_first_half_five_times_each_way():
+    patched, _ = node("ApplyAdapter", model=loaded()[0], adapter=adapter("tuned"))
+    calls, steps = [], []
+
+    def counted(executor, *args, **kwargs):
+        run = args[5]["svd_vfi"]
+        calls.append((run.turned, len(args[5]["cond_or_uncond"]), sum(map(len, run.maps.values()))))
+        out = executor(*args, **kwargs)
+        calls[-1] += (sum(map(len, run.maps.values())),)
+        return out
+
+    watched = patched.clone()
+    watched.add_wrapper_with_key(
+        sys.modules["comfy.patcher_extension"].WrappersMP.DIFFUSION_MODEL, "count", counted
+    )
+    host("sample").fill(
+        watched, *conditioned(None), segment()[1], SEED, 4, (1.0, 2.0), "euler", "karras", REVERSED,
+        lambda step, _preview: steps.append(step),
+    )  # fmt: skip
+    kept = 2 * 16  # branches of guidance times temporal blocks
+    assert calls == [(False, 2, 0, kept), (True, 2, kept, 0)] * (4 + 5 * 2), calls
+    assert steps == [1, 2, 3, 4]
+
+
+def check_reversed_motion_goes_on_a_lora_and_takes_the_base_without_it():
+    tuned = adapter("tuned")
+    lora = with_lora(loaded()[0], "input_blocks.1.1.time_stack.0.attn1.to_v.weight")
+    sys.modules["comfy.model_management"].load_models_gpu([lora])  # now it is patched in place
+    before, _ = node("ApplyAdapter", model=lora, adapter=tuned)
+    plain, _ = node("ApplyAdapter", model=loaded()[0], adapter=tuned)
+    changes = [m.get_additional_models_with_key("svd_vfi")[0].model.state_dict() for m in (before, plain)]
+    assert all(torch.equal(v, changes[1][k]) for k, v in changes[0].items())
+    filled = sampled(before, conditioned(None), method=REVERSED)
+    differ(filled, sampled(plain, conditioned(None), method=REVERSED))
+    behind = with_lora(plain, "input_blocks.1.1.time_stack.0.attn1.to_v.weight")
+    close(sampled(behind, conditioned(None), method=REVERSED), filled)
+
+
+def check_a_guider_of_reversed_motion_is_a_denoiser_for_any_sampler():
+    import comfy.samplers
+
+    patched, _ = node("ApplyAdapter", model=loaded()[0], adapter=adapter("tuned"))
+    positive, negative = conditioned(None)
+    (guider,) = node("Guider", model=patched, positive=positive, negative=negative, method=REVERSED)
+    assert guider.cfg == sum(json.loads((FOLDER / "config.json").read_text()).get("guidance", (1, 3))) / 2
+    latent = segment()[1]
+    sampling = patched.get_model_object("model_sampling")
+    out = guider.sample(
+        sys.modules["comfy.sample"].prepare_noise(latent["samples"], SEED),
+        latent["samples"],
+        comfy.samplers.sampler_object("dpmpp_2m"),
+        comfy.samplers.calculate_sigmas(sampling, "karras", STEPS),
+        denoise_mask=latent["noise_mask"],
+        seed=SEED,
+    )
+    known_exact(out)
+    assert hooks_on(patched.model) == 0
+
+
+def check_reversed_motion_and_its_method_go_together_or_are_refused():
+    patched, _ = node("ApplyAdapter", model=loaded()[0], adapter=adapter("tuned"))
+    own, _ = node("ApplyAdapter", model=loaded()[0], adapter=adapter("none"))
+    conds = conditioned(None)
+    for method in METHODS:
+        refused("is for the method 'reversed' alone", sampled, patched, conds, method=method)
+    refused("is for the method 'reversed' alone", stock, patched, conds, segment()[1])
+    for model in (own, loaded()[0]):
+        refused("needs the weights of Generative Inbetweening", sampled, model, conds, method=REVERSED)
+    apply = host("apply").apply_adapter
+    refused("keyframe attention's", apply, loaded()[0], adapter("tuned"), 0.5)
+    refused("no such matrix", apply, loaded("other")[0], adapter("tuned"))
+    assert hooks_on(loaded()[0].model) == 0
+
+
+def check_the_loaders_offer_an_adapter_or_tuned_weights_and_no_other_file():
+    loaders = sys.modules[f"{PACK}.nodes.loaders"]
+    offered = {path.stem: loaders.is_offered(str(path)) for path in FOLDER.glob("*.safetensors")}
+    names = {name for name, is_one in offered.items() if is_one}
+    assert names == {"paper", "fast", "plain", "odd", "tuned"}, names
+
+
 def check_a_second_application_replaces_the_first():
     once, _ = node("ApplyAdapter", model=loaded()[0], adapter=adapter("paper"))
     assert torch.equal(adapted("fast", once), adapted("fast"))
@@ -602,9 +711,9 @@ def check_a_compiled_model_computes_the_same():
 # LoRAs and ControlNets beside
 
 
-def with_lora(model: Any) -> Any:
+def with_lora(model: Any, name: str = "input_blocks.1.1.proj_in.weight") -> Any:
     patched = model.clone()
-    key = next(k for k in model.model.state_dict() if k.endswith("input_blocks.1.1.proj_in.weight"))
+    key = next(k for k in model.model.state_dict() if k.endswith(name))
     change = torch.randn(model.model.state_dict()[key].shape, generator=torch.Generator().manual_seed(1))
     assert patched.add_patches({key: ("diff", (0.2 * change,))}, 1.0)
     return patched

@@ -17,11 +17,12 @@ import torch
 from safetensors.torch import save_file
 
 from tests.comfyui import comfyui, interpreter, random_adapter, toy, unpack
-from tests.svd.toys import toy_svd
+from tests.svd.toys import toy_svd, tuned_unet
 from vfi_core.adapter import PRESETS, Options, load_adapter, save_adapter
 from vfi_core.svd.interpolate import METHODS, Settings, interpolate
 from vfi_core.svd.load import load_svd, save_single_file
 from vfi_core.timeline import even_timeline
+from vfi_core.weights import load_weights
 
 INSIDE = Path(__file__).with_name("inside.py")
 SERVED = Path(__file__).with_name("served.py")
@@ -85,6 +86,10 @@ def furnish(folder: Path) -> None:
     settings = replace(settings, colour_lock=True)
     film = interpolate(svd, list(keyframes), settings, adapter, timeline=timeline, reseeded={2: 77})
     save_file({"film": film}, folder / "timeline.safetensors")
+    save_file(tuned_unet(toy()), folder / "tuned.safetensors")
+    tuned = load_weights(folder / "tuned.safetensors")
+    film = interpolate(svd, list(keyframes), replace(settings, method="reversed"), tuned)
+    save_file({"film": film}, folder / "reversed_tuned.safetensors")
 
 
 @pytest.fixture(scope="module")

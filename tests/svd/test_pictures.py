@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from tests.svd.toys import toy_svd
+from vfi_core.decoding import OVERLAP, WINDOW
 from vfi_core.svd.pictures import decode, embed, encode
-from vfi_core.timeline import OVERLAP, WINDOW
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from functools import cache
 
 import torch
 
+from vfi_core.reversal import BLOCK, TUNED
 from vfi_core.svd.load import SVD, SVDConfig, build
 
 
@@ -73,3 +74,14 @@ def toy_svd(seed: int = 0, layers: int = 1) -> SVD:
     ids = svd.image_encoder.vision_model.embeddings.position_ids
     ids.copy_(torch.arange(ids.shape[-1])[None])
     return svd
+
+
+def tuned_unet(svd: SVD, moved: float = 0.3) -> dict[str, torch.Tensor]:
+    """The U-Net's weights with those that reversed motion tunes moved by ``moved`` of their deviation."""
+    generator = torch.Generator().manual_seed(9)
+    state = {name: weight.clone() for name, weight in svd.unet.state_dict().items()}
+    for name, weight in state.items():
+        if f".{BLOCK}." in name and name.endswith(tuple(TUNED)):
+            scale = weight[0].numel() ** 0.5 if weight.ndim > 1 else 3
+            weight += moved * torch.randn(weight.shape, generator=generator) / scale
+    return state

@@ -10,19 +10,22 @@ Legend: n keyframes, t frames of a segment, H W pixels, h w latent.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor
 
-from ..adapter import Adapter, Options
+from ..adapter import Options
+from ..attention import Sites
 from ..clips import CLIP_SEED, Clip, draw_clips, split_into_clips
 from ..clipspan import ClipSpan
-from ..config import METHODS, UNTOLD_GUIDANCE
+from ..config import METHODS, REVERSED, UNTOLD_GUIDANCE
 from ..decoding import lock_colours
 from ..edm import karras_sigmas, scalings
 from ..keyframes import Keyframes, blend_known, concat_latent
+from ..reversal import Reversal
 from ..samplers import (
     IN_TURN,
     RENOISING_SEED,
@@ -33,17 +36,22 @@ from ..samplers import (
     fuse_directions,
     hold_known,
     linear_guidance,
+    mean_guidance,
     offset_seed,
     sample_euler,
+    sample_reinjecting,
     triangle_guidance,
 )
 from ..sizes import fit, restore, working_size
 from ..timeline import Timeline, even_timeline, film_of, seed_of
+from ..weights import Weights
 from .adapted import AdapterModules, load_modules, predict
 from .load import SVD
 from .pictures import decode, embed, encode
+from .turned import load_turned, turned_denoiser
 
 GUIDANCE = {"triangle": triangle_guidance, "linear": linear_guidance}
+Modules = AdapterModules | Sites  # of an adapter; of a `Reversal`
 BASE_OPTIONS = Options()  # of a base without an adapter: SVD's own concat latent and image embedding
 
 
@@ -67,6 +75,7 @@ class Settings:
                      one, at twice the time: `fused`, held and cross-faded with the film from the last one
                      backwards (`fuse_directions`); `bidirectional`, from either one in turn. At 2.6 times:
                      `motion_prior`, in turn too, begun with the motion from the first (`sample_motion_prior`)
+                     With the weights of a `Reversal`, and only with them: `reversed` (`sample_reinjecting`)
     """
 
     in_betweens: int | None = None
@@ -81,7 +90,7 @@ class Settings:
     churn: float = 0.0
     colour_lock: bool = False
     clip_frames: int | None = None
-    method: Literal["held", "fused", "bidirectional", "motion_prior"] = "held"
+    method: Literal["held", "fused", "bidirectional", "motion_prior", "reversed"] = "held"
 
     def __post_init__(self) -> None:
         if self.in_betweens is not None and self.in_betweens < 1:
@@ -90,11 +99,11 @@ class Settings:
             raise ValueError(f"steps is {self.steps}; use at least 1")
         if self.clip_frames is not None and self.clip_frames < 3:
             raise ValueError(f"clip frames is {self.clip_frames}; use at least 3")
-        if self.method not in METHODS:
-            raise ValueError(f"method is {self.method!r}; use one of {', '.join(METHODS)}")
+        if self.method not in (known := (*METHODS, REVERSED)):
+            raise ValueError(f"method is {self.method!r}; use one of {', '.join(known)}")
         if not 0 <= self.churn < float("inf"):
             raise ValueError(f"churn is {self.churn}; use 0 or more")
-        if self.churn and self.method in IN_TURN:
+        if self.churn and self.method in (*IN_TURN, REVERSED):
             raise ValueError(f"the method {self.method} has no churn; use 0, or the method held or fused")
         if self.guidance_shape not in GUIDANCE:
             raise ValueError(f"guidance shape is {self.guidance_shape!r}; use one of {', '.join(GUIDANCE)}")
@@ -107,7 +116,7 @@ class Settings:
 DrawSegment = Callable[[int, Tensor, Tensor, int, Callable[[], None]], Tensor]
 
 
-def trained_under(svd: SVD, adapter: Adapter | None) -> dict:
+def trained_under(svd: SVD, adapter: Weights | None) -> dict:
     """frames, fps, motion bucket ... of the model's training: the adapter's, else the base's."""
     return dict(svd.config) | (dict(adapter.training) if adapter else {})
 
@@ -121,14 +130,36 @@ def work(timeline: Timeline, settings: Settings, trained: dict) -> dict[int, int
     }
 
 
+def method_of(weights: Weights | None) -> Literal["held", "reversed"]:
+    """The method for these weights where a person names none."""
+    return REVERSED if isinstance(weights, Reversal) else "held"
+
+
+def check_method(method: str, weights: Weights | None) -> None:
+    """Refuse tuned weights with another method than theirs, and that method without them."""
+    if isinstance(weights, Reversal) and method != REVERSED:
+        raise ValueError(f"{weights.name} is for the method '{REVERSED}' alone, not for '{method}'")
+    if method == REVERSED and not isinstance(weights, Reversal):
+        raise ValueError(
+            f"the method '{REVERSED}' needs the weights of Generative Inbetweening; give them as the adapter"
+        )
+
+
+def modules_of(unet: UNetSpatioTemporalConditionModel, weights: Weights) -> Modules:
+    """Their modules on a base, frozen. Raises ValueError for weights of another base."""
+    if isinstance(weights, Reversal):
+        return load_turned(unet, weights)
+    return load_modules(unet, weights)
+
+
 @torch.no_grad()
 def interpolate(
     svd: SVD,
     keyframes: Sequence[Tensor],
     settings: Settings,
-    adapter: Adapter | None = None,
+    adapter: Weights | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    modules: AdapterModules | None = None,
+    modules: Modules | None = None,
     timeline: Timeline | None = None,
     reseeded: Mapping[int, int] = {},
 ) -> Tensor:
@@ -136,10 +167,11 @@ def interpolate(
 
     keyframes  n of [H, W, 3], 0..1, all of one size; they come back exactly as they went in
     progress   called with (finished steps, all steps)
-    modules    the adapter's, where `load_modules` has built them already; many films need them once
+    modules    the adapter's, where `modules_of` has built them already; many films need them once
     timeline   where the keyframes stand; ``settings.in_betweens`` in each gap by default
     reseeded   number of a segment -> its own seed
-    Raises ValueError for fewer than two keyframes, unequal sizes, or an adapter of another base.
+    Raises ValueError for fewer than two keyframes, unequal sizes, an adapter of another base, or one that
+    does not go with the method.
     """
     if len(keyframes) < 2:
         raise ValueError(f"{len(keyframes)} keyframe given; give at least two")
@@ -169,11 +201,11 @@ def interpolate(
 
 def segment_drawing(
     svd: SVD,
-    adapter: Adapter | None,
+    adapter: Weights | None,
     settings: Settings,
     height: int,
     width: int,
-    modules: AdapterModules | None = None,
+    modules: Modules | None = None,
 ) -> DrawSegment:
     """What draws a segment between two keyframes of height x width: a function
 
@@ -181,13 +213,14 @@ def segment_drawing(
 
     the two given pictures at its ends; ``step`` is called as often as `work` says. As clips of a length that
     the model knows, see `split_into_clips`.
-    Raises ValueError for an adapter of another base, and, while drawing, where the model overflows.
+    Raises ValueError for an adapter of another base or method, and, while drawing, where the model overflows.
     """
+    check_method(settings.method, adapter)
     trained = trained_under(svd, adapter)
     size = settings.size or working_size(height, width, tuple(trained["size"]))
     longest = settings.clip_frames or int(trained["frames"])
     if adapter is not None and modules is None:
-        modules = load_modules(svd.unet, adapter)
+        modules = modules_of(svd.unet, adapter)
 
     @torch.no_grad()
     def draw(frames: int, first: Tensor, last: Tensor, seed: int, step: Callable[[], None]) -> Tensor:
@@ -220,7 +253,7 @@ def locked(decoded: Tensor, pictures: Tensor) -> Tensor:
 @torch.no_grad()
 def sample_segment(
     svd: SVD,
-    modules: AdapterModules | None,
+    modules: Modules | None,
     pictures: Tensor,
     frames: int,
     settings: Settings,
@@ -243,20 +276,28 @@ def sample_segment(
     sigmas = karras_sigmas(settings.steps, svd.config["sigma_min"], svd.config["sigma_max"]).to(device)
     x = noise * (1 + sigmas[0] ** 2).sqrt()  # as the host starts, and as its noise_scaling(max_denoise) says
     augmentation = augmentation_noise(len(pictures), *pictures.shape[2:], seed)
+    sites, modules = (modules, None) if isinstance(modules, Sites) else (None, modules)
+    if settings.method == REVERSED:
+        low, high = trained.get("guidance") or UNTOLD_GUIDANCE
+        settings = replace(settings, guidance=settings.guidance or mean_guidance(low, high))
     onwards = svd, modules, keyframes, pictures, settings, trained, augmentation
     backwards = svd, modules, keyframes.turned, pictures.flip(0), settings, trained, augmentation.flip(0)
     if settings.method != "held" and positions != (0, frames - 1):
         raise ValueError(
             f"the method {settings.method} needs both ends of a clip, not frames {list(positions)}"
         )
-    if settings.method in IN_TURN:
+    generator = torch.Generator().manual_seed(offset_seed(seed, RENOISING_SEED))
+    if settings.method == REVERSED:
+        denoiser = turned_denoiser(svd.unet, sites, _guided(*onwards), _guided(*backwards))
+        x = sample_reinjecting(denoiser, x, sigmas, generator, callback)
+    elif settings.method in IN_TURN:
         x = IN_TURN[settings.method](
             _estimates(*onwards),
             _estimates(*backwards),
             x,
             sigmas,
             *(keyframes.latents * scale),
-            torch.Generator().manual_seed(offset_seed(seed, RENOISING_SEED)),
+            generator,
             callback,
         )
     else:

@@ -11,23 +11,22 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..adapter import Adapter
 from ..sizes import fit, restore, working_size
-from .adapted import load_modules
-from .interpolate import Settings, interpolate
+from ..weights import Weights
+from .interpolate import Settings, interpolate, modules_of
 from .load import SVD
 from .pictures import decode, encode
 
 
 def svd_interpolator(
-    svd: SVD, settings: Settings, adapter: Adapter | None
+    svd: SVD, settings: Settings, adapter: Weights | None
 ) -> Callable[[Tensor, Tensor, int], Tensor]:
     """f(first [H, W, 3], last [H, W, 3], in_betweens) -> the frames between them [in_betweens, H, W, 3].
 
     Without an adapter this is the base model, led to the last frame as ``settings.method`` says.
     Raises ValueError for an adapter of another base.
     """
-    modules = load_modules(svd.unet, adapter) if adapter else None
+    modules = modules_of(svd.unet, adapter) if adapter else None
 
     def between(first: Tensor, last: Tensor, in_betweens: int) -> Tensor:
         wanted = replace(settings, in_betweens=in_betweens)

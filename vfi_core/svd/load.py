@@ -23,7 +23,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ..config import CONFIG_KEY, FULL_SIZE, SVDConfig
 from ..dialect import PREFIXES, to_diffusers, to_single_file
-from ..files import write_safetensors
+from ..files import weight_files, write_safetensors
 from ..kinds import PARTS, PICKLES, kind, refuse_other_formats
 
 WANTED = kind([prefix + "time_stack." for prefix in PARTS.values()], {})
@@ -139,7 +139,7 @@ def _load_folder(folder: Path, device: torch.device, dtype: torch.dtype, name: s
         wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
         state: dict[str, Tensor] = {}
         found: dict[str, tuple[int, ...]] = {}
-        files = _weight_files(folder / section)
+        files = weight_files(folder / section)
         try:
             for path in files:
                 with safe_open(path, framework="pt") as file:
@@ -237,21 +237,6 @@ def _config_of_folder(folder: Path) -> SVDConfig:
         "frames": unet.get("num_frames", FULL_SIZE["frames"]),
         **{key: value for key, value in schedule.items() if value is not None},
     }
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The .safetensors of one model: of several variants the unmarked one, else the first; or all shards."""
-    files = sorted(folder.glob("*.safetensors"))
-    plain = [f for f in files if f.stem in ("diffusion_pytorch_model", "model")]
-    shards = [f for f in files if "-of-" in f.stem]
-    chosen = plain or shards or files[:1]
-    if not chosen:
-        raise ValueError(
-            f"{folder} holds no .safetensors file; save the model again with safe_serialization=True"
-        )
-    for path in chosen:
-        refuse_other_formats(path)
-    return chosen
 
 
 def _download(name: str) -> Path:
