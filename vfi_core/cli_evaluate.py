@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--per-video", type=whole_number(1), default=8, help="windows taken of a held-out video at most (8)"
     )
     parser.add_argument("--model", default="tiny", help="'tiny', a checkpoint, a folder, or 'none' (tiny)")
-    parser.add_argument("--adapters", nargs="*", default=[], help="adapter files, or names of bundled ones")
+    parser.add_argument(
+        "--adapters", nargs="*", default=[], help="adapter files, Framer's U-Net, or names of bundled ones"
+    )
     parser.add_argument(
         "--frames", type=whole_number(3), help="frames of a clip, the given two included (the model's)"
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from .adapter import Adapter
+    from .weights import Weights
 
 SAMPLES = Path(__file__).parent / "samples"
 LONGEST = 8  # sides' ratio; the model's short side is fixed, so its long one would outgrow any memory
@@ -61,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", help="checkpoint, diffusers folder or hub id (the bundled miniature)")
     add(
         "--adapter",
-        help="file, bundled name, or 'none' (the bundled 'fast' for the bundled model, else none)",
+        help="file, Framer's U-Net (file or folder), bundled name, or 'none' (the bundled 'fast' for the "
+        "bundled model, else none)",
     )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add(
@@ -214,9 +215,10 @@ def _check_outputs(args: argparse.Namespace, sources: list[Path]) -> None:
             raise ValueError(f"{out} is one of the keyframes and would be overwritten; give another name")
 
 
-def find_adapter(name: str | None, bundled: bool) -> Adapter | None:
-    from .adapter import load_adapter
+def find_adapter(name: str | None, bundled: bool) -> Weights | None:
+    """The weights of this name, their origin and licence told; None for no adapter. Raises ValueError."""
     from .tiny import ADAPTERS
+    from .weights import load_weights
 
     if name is None and bundled:
         name = "fast"
@@ -233,7 +235,10 @@ def find_adapter(name: str | None, bundled: bool) -> Adapter | None:
         raise ValueError(
             f"no adapter '{name}' (give a .safetensors file, 'none', or {' or '.join(ADAPTERS)})"
         )
-    return load_adapter(path)
+    weights = load_weights(path)
+    if weights.notice:
+        print(f"svd-vfi: {weights.notice}", file=sys.stderr)
+    return weights
 
 
 def _fps(sources: list[Path], count: int, default: float) -> float:

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..adapter import Adapter, Options
+from ..adapter import Options
 from ..clipspan import ClipSpan
 from ..config import UNTOLD_GUIDANCE
 from ..edm import karras_sigmas, scalings
@@ -36,13 +36,15 @@ from ..samplers import (
     triangle_guidance,
 )
 from ..sizes import fit, restore, working_size
-from .adapted import AdapterModules, load_modules, predict
+from ..weights import Weights
+from .adapted import AdapterModules, Modules, load_modules, predict
+from .framer import FramerModules
 from .load import SVD
 from .pictures import decode, embed, encode
 
 GUIDANCE = {"triangle": triangle_guidance, "linear": linear_guidance}
 METHODS = ("held", "fused", "bidirectional")
-BASE_OPTIONS = Options()  # of a base without an adapter: SVD's own concat latent and image embedding
+BASE_OPTIONS = Options()  # without an adapter: SVD's own concat latent and image embedding
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,15 @@ def interpolate(
     svd: SVD,
     keyframes: Sequence[Tensor],
     settings: Settings,
-    adapter: Adapter | None = None,
+    adapter: Weights | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    modules: AdapterModules | None = None,
+    modules: Modules | None = None,
 ) -> Tensor:
     """The film [(n - 1) (in_betweens + 1) + 1, H, W, 3], float32 in 0..1 on the CPU.
 
     keyframes  n of [H, W, 3], 0..1, all of one size; they come back exactly as they went in
     progress   called with (finished steps, all steps)
+    adapter    an adapter, or other weights that teach the base in-betweening
     modules    the adapter's, where `load_modules` has built them already; many films need them once
     Raises ValueError for fewer than two keyframes, unequal sizes, or an adapter of another base.
     """
@@ -136,7 +139,7 @@ def interpolate(
 @torch.no_grad()
 def sample_segment(
     svd: SVD,
-    modules: AdapterModules | None,
+    modules: Modules | None,
     pictures: Tensor,
     frames: int,
     settings: Settings,
@@ -176,7 +179,7 @@ def sample_segment(
             callback,
         )
     else:
-        clean = modules is not None and modules.options.known_frames == "clean"
+        clean = _options(modules).known_frames == "clean"
         denoiser = _guided(*onwards)
         if settings.method == "fused":
             denoiser = fuse_directions(denoiser, _guided(*backwards))
@@ -185,9 +188,13 @@ def sample_segment(
     return blend_known(x / scale, keyframes.known, keyframes.mask)  # the last subtraction rounds
 
 
+def _options(modules: Modules | None) -> Options:
+    return modules.options if isinstance(modules, AdapterModules) else BASE_OPTIONS
+
+
 def _guided(
     svd: SVD,
-    modules: AdapterModules | None,
+    modules: Modules | None,
     keyframes: Keyframes,
     pictures: Tensor,
     settings: Settings,
@@ -213,7 +220,7 @@ def _guided(
 
 def _estimates(
     svd: SVD,
-    modules: AdapterModules | None,
+    modules: Modules | None,
     keyframes: Keyframes,
     pictures: Tensor,
     settings: Settings,
@@ -239,7 +246,7 @@ def _estimates(
 
 def _branches(
     svd: SVD,
-    modules: AdapterModules | None,
+    modules: Modules | None,
     keyframes: Keyframes,
     pictures: Tensor,
     settings: Settings,
@@ -252,7 +259,7 @@ def _branches(
     noise  [k, 3, H, W] of the augmentation, unit variance
     rows   2: unconditional, conditional; 1: conditional alone
     """
-    unet, options = svd.unet, modules.options if modules else BASE_OPTIONS
+    unet, options = svd.unet, _options(modules)
     weight = next(unet.parameters())
     frames, scale = keyframes.length, svd.vae.config["scaling_factor"]
 
@@ -264,17 +271,23 @@ def _branches(
     augmented = (
         encode(svd, pictures + augmentation * noise).to(weight.device) if augmentation else keyframes.latents
     )
-    concat = concat_latent(augmented, keyframes.positions, frames, options.concat_latent)
-    embedded = embed(svd.image_encoder, pictures[[0, -1]])
-    context = embedded.mean(0, keepdim=True) if options.clip_tokens == "mean" else embedded[:1]
+    embedded = embed(svd.image_encoder, pictures[[0, -1]]).to(weight)
+
+    def told(share: float) -> tuple[Tensor, Tensor]:
+        """One branch's concatenated latents [t, c, h, w] and tokens [n, d]; share 0 is the unconditional."""
+        latents, tokens = augmented * share, embedded * share
+        if isinstance(modules, FramerModules):
+            return modules.shown(latents, tokens, keyframes)
+        context = tokens.mean(0, keepdim=True) if options.clip_tokens == "mean" else tokens[:1]
+        return concat_latent(latents, keyframes.positions, frames, options.concat_latent), context
+
+    shares = [1.0] if rows == 1 else [0.0, 1.0]
+    concat, context = (torch.stack(parts).to(weight) for parts in zip(*map(told, shares), strict=True))
     ids = torch.tensor([[chosen("fps", 7) - 1, chosen("motion_bucket_id", 127), augmentation]])
 
-    branches = torch.tensor([1.0] if rows == 1 else [0.0, 1.0], device=weight.device, dtype=weight.dtype)
-    concat = concat.to(weight.dtype)[None] * branches.view(-1, 1, 1, 1, 1)
-    context = context[None].to(weight) * branches.view(-1, 1, 1)
     ids = ids.to(weight.device).expand(rows, -1)  # float32 up to their sines, as c_noise: bfloat16 is 1 % off
     hint = keyframes.hint[None].to(weight.dtype) if modules else None
-    hinted = branches if options.uncond_hint == "dropped" and rows == 2 else None
+    hinted = torch.tensor(shares).to(weight) if options.uncond_hint == "dropped" and rows == 2 else None
     span = ClipSpan(frames, keyframes.first, keyframes.last, *keyframes.latents.shape[2:])
 
     def branch_outputs(x: Tensor, sigma: Tensor) -> Tensor:

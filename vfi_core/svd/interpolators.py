@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..adapter import Adapter
 from ..sizes import fit, restore, working_size
+from ..weights import Weights
 from .adapted import load_modules
 from .interpolate import Settings, interpolate
 from .load import SVD
@@ -20,7 +20,7 @@ from .pictures import decode, encode
 
 
 def svd_interpolator(
-    svd: SVD, settings: Settings, adapter: Adapter | None
+    svd: SVD, settings: Settings, adapter: Weights | None
 ) -> Callable[[Tensor, Tensor, int], Tensor]:
     """f(first [H, W, 3], last [H, W, 3], in_betweens) -> the frames between them [in_betweens, H, W, 3].
 
