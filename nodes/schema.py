@@ -10,9 +10,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..vfi_core.adapter import Adapter
 from ..vfi_core.config import FULL_SIZE
 from ..vfi_core.sizes import working_size
+from ..vfi_core.weights import Weights
 
 CATEGORY = "video/svd frame interpolation"
 WORDS = ["interpolate", "in-between", "inbetween", "tween", "keyframe", "vfi", "slow motion", "svd"]
@@ -98,7 +98,7 @@ def keyframe_indices_output() -> io.Output:
     )
 
 
-def conditions(adapter: Adapter | None) -> dict[str, Any]:
+def conditions(adapter: Weights | None) -> dict[str, Any]:
     """frames, fps, motion bucket ... the model was trained under: what inputs left at 0 fall back to."""
     return dict(FULL_SIZE) | (dict(adapter.training) if adapter else {})
 

@@ -1,4 +1,4 @@
-"""An adapter onto a MODEL: keyframe attention by one wrapper around the U-Net, and known frames that hold.
+"""Weights for in-betweening onto a MODEL by wrappers around the U-Net, and known frames that hold.
 
 Legend: b chunks of the batch (branches of guidance), t frames, h w latent.
 """
@@ -12,13 +12,15 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...vfi_core.adapter import Adapter
 from ...vfi_core.attention import Sites, attending
 from ...vfi_core.clipspan import ClipSpan
+from ...vfi_core.framer import Framer
 from ...vfi_core.keyframes import Keyframes, blend_known
 from ...vfi_core.samplers import clip_noise
+from ...vfi_core.weights import Weights
 from .control import KEY, SCALE, ConditionEncoderControl, hinted, pixels, with_clean_known
 from .encoder import blocks_of, build_attention, build_encoder, check_model, head_dim
+from .framer import add_mask, set_weights, show, unset_weights
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Run:
     """
 
     guider: Any
-    adapter: Adapter
+    adapter: Weights
     keyframes: Keyframes
     strength: float
     sigmas: tuple[float, float]
@@ -42,12 +44,13 @@ class Run:
 
 
 def apply_adapter(
-    model: Any, adapter: Adapter, strength: float = 1.0, start: float = 0.0, end: float = 1.0
+    model: Any, adapter: Weights, strength: float = 1.0, start: float = 0.0, end: float = 1.0
 ) -> tuple[Any, ConditionEncoderControl | None]:
     """(MODEL, CONTROL_NET): a clone with keyframe attention, and the condition encoder.
 
     strength, start, end  of the attention; the encoder's are given where its keyframes are
     An adapter without tensors ("none") leaves the model as it is, but known frames are held all the same.
+    Framer's weights replace the clone's, and there is no condition encoder.
     Raises ValueError for a MODEL that is not SVD, or an adapter of another base.
     """
     shapes = check_model(model)
@@ -55,8 +58,18 @@ def apply_adapter(
     for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.DIFFUSION_MODEL):
         patched.remove_wrappers_with_key(kind, KEY)
     patched.remove_additional_models(KEY)
+    unset_weights(patched)
     control = None
-    if adapter.tensors:
+    if isinstance(adapter, Framer):
+        adapter.check(shapes)
+        if (strength, start, end) != (1.0, 0.0, 1.0):
+            raise ValueError(
+                f"{adapter.name} is a whole U-Net and has no attention of its own to weigh or time; leave "
+                "attention_strength at 1, start_percent at 0 and end_percent at 1"
+            )
+        set_weights(patched, adapter)
+        patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, add_mask)
+    elif adapter.tensors:
         adapter.check(shapes)
         if adapter.head_dim != head_dim(model):
             raise ValueError(
@@ -69,21 +82,26 @@ def apply_adapter(
         patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, attend)
 
     def hold(executor, *args, **kwargs):
+        guider = executor.class_obj
         if adapter.tensors:
-            check_conditioning(executor.class_obj.conds, adapter)
+            check_conditioning(guider.conds, adapter)
+        if isinstance(adapter, Framer):
+            guider.conds = show(guider.conds, adapter)  # the host's copies, for this sampling alone
         return hold_known_frames(executor, adapter, strength, (start, end), *args, **kwargs)
 
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, hold)
     return patched, control
 
 
-def check_conditioning(conds: dict[str, list[dict[str, Any]]], adapter: Adapter) -> None:
+def check_conditioning(conds: dict[str, list[dict[str, Any]]], adapter: Weights) -> None:
     """Refuse what would leave out half of an adapter, or show it what it was not trained for."""
     if keyframes_of(conds) is None:
         raise ValueError(
             "this MODEL carries an adapter for in-betweening, but the conditioning has no keyframes; "
             "connect 'SVD VFI Conditioning' to the sampler"
         )
+    if isinstance(adapter, Framer):
+        return
     if not any(control.adapter is adapter for control in controls_of(conds)):
         raise ValueError(
             f"this MODEL carries the adapter {adapter.name}, but the conditioning was made without its "
@@ -99,7 +117,7 @@ def check_conditioning(conds: dict[str, list[dict[str, Any]]], adapter: Adapter)
 
 def hold_known_frames(
     executor,
-    adapter: Adapter,
+    adapter: Weights,
     strength: float,
     percents: tuple[float, float],
     noise: Tensor,

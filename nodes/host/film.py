@@ -13,11 +13,11 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...vfi_core.adapter import Adapter
 from ...vfi_core.keyframes import Keyframes
 from ...vfi_core.samplers import offset_seed
 from ...vfi_core.sizes import fit, restore
 from ...vfi_core.timeline import Segment, Timeline, decode_windows, film_of, lock_colours, place
+from ...vfi_core.weights import Weights
 from .apply import apply_adapter
 from .pictures import condition, decode, encode
 from .sample import fill
@@ -98,7 +98,7 @@ def interpolate(
     model: Any,
     clip_vision: Any,
     vae: Any,
-    adapter: Adapter | None,
+    adapter: Weights | None,
     images: Tensor,
     timeline: Timeline,
     size: tuple[int, int],

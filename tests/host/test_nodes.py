@@ -16,11 +16,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.comfyui import comfyui, interpreter, random_adapter, toy, unpack
-from tests.svd.toys import toy_svd
-from vfi_core.adapter import PRESETS, Options, load_adapter, save_adapter
+from tests.comfyui import LAYERS, comfyui, interpreter, random_adapter, toy, unpack
+from tests.svd.toys import toy_framer, toy_svd
+from vfi_core.adapter import PRESETS, Options, save_adapter
 from vfi_core.svd.interpolate import Settings, interpolate
 from vfi_core.svd.load import load_svd, save_single_file
+from vfi_core.weights import load_weights
 
 INSIDE = Path(__file__).with_name("inside.py")
 SERVED = Path(__file__).with_name("served.py")
@@ -66,6 +67,7 @@ def furnish(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(toy().config))
     for name, options in ADAPTERS.items():
         save_adapter(random_adapter(options), folder / f"{name}.safetensors", torch.float32)
+    save_file(toy_framer(LAYERS), folder / "framer.safetensors")
     coarse = torch.rand(3, 3, 6, 9, generator=torch.Generator().manual_seed(3))
     # not square, and no multiple of 64: the model works at 64x128
     keyframes = torch.nn.functional.interpolate(coarse, (64, 96), mode="bicubic").clamp(0, 1)
@@ -73,10 +75,11 @@ def furnish(folder: Path) -> None:
     save_file({"keyframes": keyframes}, folder / "keyframes.safetensors")
     settings = Settings(steps=3, seed=5, guidance=(1.0, 2.0))
     svd = load_svd(folder / "toy.safetensors")
-    for name in ("paper", "fast", "odd", "none"):
-        adapter = None if name == "none" else load_adapter(folder / f"{name}.safetensors")
+    for name in ("paper", "fast", "odd", "none", "framer"):
+        adapter = None if name == "none" else load_weights(folder / f"{name}.safetensors")
+        size = (64, 128) if name == "framer" else None  # not the 320x512 of Framer's training
         for method in ("held", "fused", "bidirectional"):
-            film = interpolate(svd, list(keyframes), replace(settings, method=method), adapter)
+            film = interpolate(svd, list(keyframes), replace(settings, method=method, size=size), adapter)
             save_file({"film": film}, folder / f"{method}_{name}.safetensors")
 
 

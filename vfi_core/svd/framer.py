@@ -51,7 +51,8 @@ class FramerModules:
         inputs  [b, t, 9, h, w]
         """
         named = {"encoder_hidden_states": context, "added_time_ids": ids}
-        return functional_call(unet, self.weights, (inputs, c_noise), named).sample
+        # No two of its weights are one; to look for such takes 20 ms a call.
+        return functional_call(unet, self.weights, (inputs, c_noise), named, tie_weights=False).sample
 
 
 def load_framer_modules(unet: UNetSpatioTemporalConditionModel, framer: Framer) -> FramerModules:
