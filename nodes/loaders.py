@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
@@ -12,14 +13,14 @@ from comfy_api.latest import io
 
 from ..vfi_core.adapter import Adapter, Options
 from ..vfi_core.config import CONFIG_KEY, FULL_SIZE
-from ..vfi_core.reversal import NOTICE, Reversal
 from ..vfi_core.tiny import ADAPTERS, TINY
-from ..vfi_core.weights import Weights, load_weights, loader_of
+from ..vfi_core.weights import Weights, are_weights, load_weights
 from .host.apply import apply_adapter
 from .host.checkpoint import check_checkpoint, load_checkpoint
 from .schema import AdapterType, advanced, percent_inputs, schema, strength_input
 
 FOLDER = "svd_vfi"  # of adapters, among the host's model folders
+FOLDERS = (FOLDER, "diffusion_models")  # other packs keep Framer's U-Net in the second
 TINY_NAME = "tiny SVD (bundled miniature)"
 BUNDLED = {f"{name} (bundled, for tiny SVD)": path for name, path in ADAPTERS.items()}
 NONE = "none"
@@ -38,13 +39,20 @@ def checkpoints() -> list[str]:
 
 
 def adapters() -> list[str]:
-    """Names of adapters that are there; other files in the folder are not offered."""
-    found = folder_paths.get_filename_list(FOLDER)
-    return [NONE, *BUNDLED, *(name for name in found if is_offered(folder_paths.get_full_path(FOLDER, name)))]
+    """Names of adapters that are there; other files in the folders are not offered."""
+    found = dict.fromkeys(name for folder in FOLDERS for name in folder_paths.get_filename_list(folder))
+    return [NONE, *BUNDLED, *(name for name in found if is_adapter(found_path(name)))]
 
 
-def is_offered(path: str | None) -> bool:
-    return path is not None and loader_of(Path(path)) is not None
+def is_adapter(path: Path | None) -> bool:
+    if path is None or path.suffix.lower() != ".safetensors":
+        return False
+    return _are_weights(path, changed(path))
+
+
+@lru_cache(maxsize=1024)
+def _are_weights(path: Path, _changed: str) -> bool:
+    return are_weights(path)
 
 
 def checkpoint_path(name: str) -> Path:
@@ -52,20 +60,24 @@ def checkpoint_path(name: str) -> Path:
 
 
 def adapter_path(name: str) -> Path:
-    return BUNDLED.get(name) or Path(folder_paths.get_full_path_or_raise(FOLDER, name))
+    path = BUNDLED.get(name) or found_path(name)
+    return path or Path(folder_paths.get_full_path_or_raise(FOLDER, name))
+
+
+def found_path(name: str) -> Path | None:
+    """Where it is, if the host's list is still true; of two files of one name the one among the adapters."""
+    found = (folder_paths.get_full_path(folder, name) for folder in FOLDERS)
+    return next((Path(path) for path in found if path), None)
 
 
 def open_adapter(name: str, base: dict) -> Weights:
-    """The adapter, or for "none" one that adds nothing; either falls back to the base's conditions.
-
-    Whose published weights these are, and under which licence, is said in the log.
-    """
+    """The adapter, or for "none" one that adds nothing; either falls back to the base's conditions."""
     if name == NONE:
         return Adapter(Options(), {}, 0, base, NONE)
-    adapter = load_weights(adapter_path(name))
-    if isinstance(adapter, Reversal):
-        logging.info("SVD VFI: %s: %s", adapter.name, NOTICE)
-    return replace(adapter, training=base | dict(adapter.training))
+    weights = load_weights(adapter_path(name))
+    if weights.notice:
+        logging.info("SVD VFI: %s", weights.notice)
+    return replace(weights, training=base | dict(weights.training))
 
 
 class LoadCheckpoint(io.ComfyNode):
@@ -84,8 +96,8 @@ class LoadCheckpoint(io.ComfyNode):
                 io.Combo.Input(
                     "adapter_name",
                     options=adapters(),
-                    tooltip="The trained adapter (encoder and keyframe attention) from models/svd_vfi, or a "
-                    "bundled one for the bundled miniature. With none, SVD alone holds the keyframes.",
+                    tooltip="The trained adapter from models/svd_vfi, or a bundled one for the bundled "
+                    "miniature; Framer's U-Net counts as one. With none, SVD alone holds the keyframes.",
                 ),
             ],
             outputs=[
@@ -122,7 +134,8 @@ class LoadAdapter(io.ComfyNode):
                 io.Combo.Input(
                     "adapter_name",
                     options=adapters(),
-                    tooltip="A trained adapter from models/svd_vfi, or a bundled one for the miniature.",
+                    tooltip="A trained adapter from models/svd_vfi, or a bundled one for the miniature; "
+                    "Framer's U-Net counts as one, also from models/diffusion_models.",
                 ),
             ],
             outputs=[AdapterType.Output(display_name="adapter")],

@@ -104,6 +104,8 @@ def _adapters(root: Path, good: Path) -> None:
     with safe_open(root / "adapter.safetensors", "pt") as file:
         metadata = file.metadata()
     save_file(broken, root / "adapter_nan.safetensors", metadata=metadata)  # save_adapter would refuse
+    controlnet = {"conv_in.weight": torch.zeros(4, 9), "controlnet_down_blocks.0.bias": torch.zeros(4)}
+    save_file(controlnet, root / "framer_controlnet.safetensors")
     save_file({"lora_unet_mid.lora_up.weight": torch.zeros(4, 4)}, root / "lora.safetensors")
     (root / "tuned" / "unet").mkdir(parents=True)
     save_file(tuned_unet(toy_svd()), root / "tuned" / "unet" / "diffusion_pytorch_model.safetensors")
@@ -263,6 +265,11 @@ CASES = {
         "= --adapter @lora.safetensors",
         "is a LoRA, not an adapter",
     ),
+    "framer's controlnet as the adapter": (
+        "= --adapter @framer_controlnet.safetensors",
+        "is a ControlNet, not an adapter; give .* Framer's U-Net",
+    ),
+    "a folder without weights as the adapter": ("= --adapter @empty", "empty holds no .safetensors file"),
     "a model as the adapter": (
         "= --adapter @toy.safetensors",
         "is a Stable Video Diffusion checkpoint .*, not an adapter",

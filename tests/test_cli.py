@@ -21,7 +21,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("av")
 
 import vfi_core.svd.interpolate as host  # noqa: E402
-from tests.svd.toys import toy_svd, tuned_unet  # noqa: E402
+from tests.svd.toys import toy_framer, toy_svd, tuned_unet  # noqa: E402
 from vfi_core import cli, cli_interpolate, media  # noqa: E402
 from vfi_core.svd.load import save_single_file  # noqa: E402
 
@@ -166,7 +166,7 @@ def test_a_bundled_sample_and_the_bundled_model_need_nothing_of_ones_own(
     for path, end in zip(keyframes, ("first", "last"), strict=False):
         (tmp_path / f"ball_{end}.png").write_bytes(path.read_bytes())
     monkeypatch.setattr(cli_interpolate, "SAMPLES", tmp_path)
-    fast = SimpleNamespace(training={"frames": 5, "fps": 12})
+    fast = SimpleNamespace(training={"frames": 5, "fps": 12}, notice="")
     monkeypatch.setattr("vfi_core.weights.load_weights", lambda path: fast if path.stem == "fast" else None)
     assert cli.main(["interpolate", "--sample", "ball", "-o", str(tmp_path / "out.gif")]) == 0
     assert settings[0]["adapter"] is fast
@@ -297,6 +297,19 @@ def test_inspect_shows_an_adapters_options(tmp_path: Path, capsys: Any) -> None:
     said = inspect(tmp_path / "a.safetensors", capsys)
     assert said.startswith("a.safetensors is an adapter for in-betweening (svd-vfi-adapter/1)\n")
     assert "kf_join" in said and "token" in said and "widths [32, 64]" in said and "1,440" in said
+
+
+def test_framer_s_u_net_is_known_and_its_licence_told(tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "framer.safetensors"
+    save_file(toy_framer(), path)
+    said = inspect(path, capsys)
+    assert said.startswith("framer.safetensors is Framer's U-Net, weights for in-betweening")
+    assert "[320, 512]" in said and "academic use" in said
+    found = cli_interpolate.find_adapter(str(path), True)
+    cli_interpolate.tell_origin(found)
+    out, err = capsys.readouterr()
+    assert found and found.training["frames"] == 14
+    assert not out and err.count("\n") == 1 and "academic use" in err
 
 
 @pytest.mark.parametrize(

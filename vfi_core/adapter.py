@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .attention import attention_paths
 from .encoder import HINT_CHANNELS, residual_channels, trunk_names
-from .files import write_safetensors
+from .files import read_safetensors, write_safetensors
 from .kinds import kind, refuse_other_formats
 
 FORMAT = "svd-vfi-adapter/1"
@@ -99,7 +98,10 @@ class Adapter:
     tensors   by the names above
     training  frames, size [H, W], fps, motion_bucket_id, augmentation, guidance [low, high], steps ...
     head_dim  channels of an attention head; parameters' shapes do not say it
+    notice    what whoever uses it has to know of its origin and licence
     """
+
+    notice: ClassVar[str] = ""
 
     options: Options
     tensors: Mapping[str, Tensor]
@@ -220,6 +222,11 @@ def save_adapter(adapter: Adapter, path: Path, dtype: torch.dtype = torch.float1
     write_safetensors(path, tensors, {"format": FORMAT, "svd_vfi_adapter": json.dumps(meta)})
 
 
+def is_adapter(metadata: Mapping[str, str]) -> bool:
+    """Whether a file of this metadata is an adapter that `load_adapter` reads."""
+    return metadata.get("format") == FORMAT
+
+
 def load_adapter(path: Path) -> Adapter:
     """Read an adapter file; shapes are checked by `Adapter.check` against the base it is put on.
 
@@ -229,24 +236,14 @@ def load_adapter(path: Path) -> Adapter:
     if not path.is_file():
         raise ValueError(f"no adapter at {path}; give a .safetensors file or the name of a bundled adapter")
     refuse_other_formats(path)
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            names = list(file.keys())
-            if metadata.get("format") != FORMAT:
-                raise ValueError(
-                    f"{path} is {kind(names, metadata)}, not an adapter; give a file of format {FORMAT}"
-                )
-            tensors = {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file ({error}); fetch or train it again"
-        ) from error
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error})") from error
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{path} holds values that are not finite in {name}; fetch or train it again")
+
+    def check(names: Collection[str], metadata: Mapping[str, str]) -> None:
+        if not is_adapter(metadata):
+            raise ValueError(
+                f"{path} is {kind(names, metadata)}, not an adapter; give a file of format {FORMAT}"
+            )
+
+    tensors, metadata = read_safetensors(path, check)
     try:
         meta = json.loads(metadata["svd_vfi_adapter"])
         known = {f.name for f in dataclasses.fields(Options)}

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--per-video", type=whole_number(1), default=8, help="windows taken of a held-out video at most (8)"
     )
     parser.add_argument("--model", default="tiny", help="'tiny', a checkpoint, a folder, or 'none' (tiny)")
-    parser.add_argument("--adapters", nargs="*", default=[], help="adapter files, or names of bundled ones")
+    parser.add_argument(
+        "--adapters", nargs="*", default=[], help="adapter files, Framer's U-Net, or names of bundled ones"
+    )
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -120,7 +122,6 @@ def _add_model(
     for name in (None, *args.adapters):
         label = "base" if name is None else f"adapter {Path(name).stem}"
         adapter = None if name is None else find_adapter(name, True)
-        tell_origin(adapter)
         own = method_of(adapter)
         methods = args.methods or (METHODS if name is None else [own])
         for method in methods if own == "held" else [own]:
@@ -131,6 +132,7 @@ def _add_model(
                 )
             chosen = dataclasses.replace(settings, method=method)
             interpolators[full] = svd_interpolator(svd, chosen, adapter)
+        tell_origin(adapter)
     restorers["VAE round trip of the truth"] = lambda film: vae_round_trip(svd, film)
     size = svd.config["size"][0] if args.size is None else args.size or None
     asked = 0

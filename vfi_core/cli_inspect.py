@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .kinds import PARTS, UNET, is_svd, kind, refuse_other_formats
+from .kinds import PARTS, UNET, is_framer, is_svd, kind, refuse_other_formats
 
 LARGEST_HEADER = 100_000_000  # safetensors' own limit, bytes
 NOISE = ("modelspec.thumbnail", "ss_tag_frequency", "ss_bucket_info")  # pages of text in LoRA files
@@ -32,6 +32,8 @@ def main(args: argparse.Namespace) -> None:
     if is_svd(shapes) and "svd_vfi_config" not in metadata:
         rows.append(("widths", ", ".join(map(str, _widths(shapes)))))
         rows.append(("frames", "14 (svd) or 25 (svd_xt): the file does not say"))
+    if is_framer(shapes):
+        rows += _framer()
     rows.append(("dtype", ", ".join(f"{name} ({n} tensors)" for name, n in dtypes.most_common())))
     rows.append(("file", f"{args.file.stat().st_size / 1e6:,.1f} MB"))
     rows += _rows(metadata)
@@ -65,6 +67,13 @@ def read_header(path: Path) -> tuple[Shapes, Counter[str], dict[str, str]]:
             f"{path.name} is cut short: {size:,} of {8 + length + end:,} bytes; download it again"
         )
     return shapes, dtypes, metadata
+
+
+def _framer() -> list[tuple[str, str]]:
+    """The file says nothing of itself."""
+    from .framer import CONDITIONS, Framer
+
+    return [*((name, _short(value)) for name, value in CONDITIONS.items()), ("origin", Framer.notice)]
 
 
 def _widths(shapes: Shapes) -> list[int]:

@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", help="checkpoint, diffusers folder or hub id (the bundled miniature)")
     add(
         "--adapter",
-        help="file, Generative Inbetweening's folder, bundled name, or 'none' (the bundled 'fast' for the "
+        help="file, public weights (file or folder), bundled name, or 'none' (the bundled 'fast' for the "
         "bundled model, else none)",
     )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
@@ -162,7 +162,6 @@ def main(args: argparse.Namespace) -> None:
     adapter = find_adapter(args.adapter, bundled)
     method = args.method or method_of(adapter)
     check_method(method, adapter)
-    tell_origin(adapter)
     trained = trained_under(svd, adapter)
     timeline, keeps_time = _timeline(args, source, trained, positions, skipped)
     check_reseeded(timeline, reseeded)
@@ -182,8 +181,10 @@ def main(args: argparse.Namespace) -> None:
         method=method,
     )
     segments = Segments(args.out, _alike(args, svd, trained, settings), source, timeline)
+    draw = segment_drawing(svd, adapter, settings, height, width)
+    tell_origin(adapter)  # once nothing is refused any more
     segments.draw(
-        segment_drawing(svd, adapter, settings, height, width),
+        draw,
         work(timeline, settings, trained),
         {s.number: seed_of(s, args.seed, reseeded) for s in timeline.segments},
     )
@@ -308,6 +309,7 @@ def _check_outputs(args: argparse.Namespace, sources: list[Path]) -> None:
 
 
 def find_adapter(name: str | None, bundled: bool) -> Weights | None:
+    """The weights of this name; None for no adapter. Raises ValueError."""
     from .tiny import ADAPTERS
     from .weights import load_weights
 
@@ -330,11 +332,9 @@ def find_adapter(name: str | None, bundled: bool) -> Weights | None:
 
 
 def tell_origin(weights: Weights | None) -> None:
-    """Whose published weights these are and under which licence, on stderr; nothing for an adapter."""
-    from .reversal import NOTICE, Reversal
-
-    if isinstance(weights, Reversal):
-        print(f"{weights.name}: {NOTICE}", file=sys.stderr)
+    """Whose published weights these are and under which licence, on stderr; nothing for our own."""
+    if weights is not None and weights.notice:
+        print(f"svd-vfi: {weights.notice}", file=sys.stderr)
 
 
 def whole_number(least: int, most: int | None = None):

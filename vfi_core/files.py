@@ -1,16 +1,19 @@
-"""Safetensors files: which ones a folder's model is in, and written whole or not at all."""
+"""Safetensors files: which ones a folder's model is in, read, and written whole or not at all."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from .kinds import refuse_other_formats
+
+Check = Callable[[Collection[str], Mapping[str, str]], None]
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -36,6 +39,40 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_header(path: Path) -> tuple[list[str], dict[str, str]]:
+    """Names of the tensors and metadata; no weight is read. Raises ValueError for a damaged file."""
+    return _read(path, lambda names, metadata: None, weights=False)[1:]
+
+
+def read_safetensors(
+    path: Path, check: Check = lambda names, metadata: None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors by name, metadata), all of them finite.
+
+    check  gets names and metadata before any weight is read, and raises where the file is not what is wanted
+    Raises ValueError for a file that is damaged or cannot be read.
+    """
+    tensors, _, metadata = _read(path, check, weights=True)
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{path} holds values that are not finite in {name}; fetch or train it again")
+    return tensors, metadata
+
+
+def _read(path: Path, check: Check, weights: bool) -> tuple[dict[str, Tensor], list[str], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            names, metadata = list(file.keys()), file.metadata() or {}
+            check(names, metadata)
+            return {n: file.get_tensor(n) for n in names if weights}, names, metadata
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}); fetch or train it again"
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
 
 
 def weight_files(path: Path) -> list[Path]:

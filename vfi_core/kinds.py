@@ -36,6 +36,13 @@ def is_svd(names: Collection[str]) -> bool:
     return any(name.startswith(UNET) and "time_stack." in name for name in names)
 
 
+def is_framer(names: Collection[str]) -> bool:
+    """Whether the tensors are those of Framer's U-Net: SVD's in diffusers' names, and a token of its own."""
+    return {"mask_token", "conv_in.weight"} <= set(names) and any(
+        "temporal_transformer_blocks." in n for n in names
+    )
+
+
 def kind(names: Collection[str], metadata: Mapping[str, str]) -> str:
     """What a file of these tensors is, to go behind "is": "an SDXL checkpoint", "of an unknown kind, ..."."""
     form = metadata.get("format", "")
@@ -48,6 +55,8 @@ def kind(names: Collection[str], metadata: Mapping[str, str]) -> str:
         if missing:
             return f"a Stable Video Diffusion checkpoint without its {' and '.join(missing)}"
         return "a Stable Video Diffusion checkpoint in one file (ComfyUI's layout)"
+    if is_framer(names):
+        return "Framer's U-Net, weights for in-betweening with Stable Video Diffusion, in diffusers' names"
     for tells, name in KINDS:
         if any(tells(key) for key in names):
             return name

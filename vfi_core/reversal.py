@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -25,10 +25,6 @@ from .dialect import PREFIXES, rename, unet_table
 from .files import weight_files
 
 ORIGINAL = "svd.safetensors"  # Stability's checkpoint for 14 frames, which the public weights were tuned on
-NOTICE = (
-    "weights of Generative Inbetweening (Wang et al., ICLR 2025; code Apache-2.0), tuned from Stability AI's "
-    "SVD, whose community licence holds for them"
-)
 BLOCK = "temporal_transformer_blocks.0"
 # The tuned parameters inside a block, and what `deltas` calls them.
 TUNED = {
@@ -50,6 +46,11 @@ class Reversal:
     tuned     `TUNED` of every temporal block, and `WITNESS`
     original  the same of the model they were tuned on; empty where its file is not at hand
     """
+
+    notice: ClassVar[str] = (
+        "Generative Inbetweening's weights (Wang et al., ICLR 2025, arXiv 2408.15239; code Apache-2.0) are "
+        "tuned from Stability AI's SVD, whose community licence holds for them"
+    )
 
     tuned: Mapping[str, Tensor]
     original: Mapping[str, Tensor]
@@ -97,7 +98,7 @@ def site_name(name: str) -> str:
     return name.removesuffix(suffix) + TUNED[suffix]
 
 
-def is_reversal(names: Collection[str], _metadata: Mapping[str, str]) -> bool:
+def is_reversal(names: Collection[str]) -> bool:
     """Whether a file of these tensors is a whole SVD U-Net in diffusers' names, as the public weights are.
 
     A base's own U-Net looks the same; `Reversal.deltas` tells it by its values.

@@ -1,45 +1,56 @@
-"""What teaches SVD in-betweening, whatever its kind: one file or folder in, its weights out."""
+"""What teaches SVD in-betweening, whatever its format: one file or folder in, its weights out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
-from safetensors import SafetensorError, safe_open
-
-from .adapter import FORMAT, Adapter, load_adapter
-from .files import weight_files
+from .adapter import FORMAT, Adapter, is_adapter, load_adapter
+from .files import read_header, weight_files
+from .framer import Framer, load_framer
+from .kinds import is_framer, kind
 from .reversal import Reversal, is_reversal, load_reversal
 
-Weights = Adapter | Reversal
-
-
-def is_adapter(_names: Collection[str], metadata: Mapping[str, str]) -> bool:
-    """Whether a file with this metadata is an adapter of this project's."""
-    return metadata.get("format") == FORMAT
-
-
-# (recognises the names of its tensors and its metadata, loads it), most telling first.
-KINDS: tuple[tuple[Callable[[Collection[str], Mapping[str, str]], bool], Callable[[Path], Weights]], ...] = (
-    (is_adapter, load_adapter),
-    (is_reversal, load_reversal),
+Weights: TypeAlias = Adapter | Framer | Reversal
+Recognises = Callable[[Collection[str], Mapping[str, str]], bool]  # names of tensors, metadata
+FORMATS: tuple[tuple[Recognises, Callable[[Path], Weights]], ...] = (  # most telling first
+    (lambda names, metadata: is_adapter(metadata), load_adapter),
+    (lambda names, metadata: is_framer(names), load_framer),
+    (lambda names, metadata: is_reversal(names), load_reversal),
 )
 
 
-def loader_of(path: Path) -> Callable[[Path], Weights] | None:
-    """Which of `KINDS` loads a file or a diffusers folder; None where none does, or it cannot be read."""
+def load_weights(path: Path) -> Weights:
+    """The weights in a .safetensors file, or in a diffusers folder: its `unet`, or itself.
+
+    Raises ValueError in one sentence for what is not there, of another kind, or damaged.
+    """
+    names, metadata = _header(path)
+    for recognises, load in FORMATS:
+        if recognises(names, metadata):
+            return load(path)
+    raise ValueError(
+        f"{path} is {kind(names, metadata)}, not an adapter; give a file of format {FORMAT}, Framer's U-Net, "
+        "or Generative Inbetweening's"
+    )
+
+
+def are_weights(path: Path) -> bool:
+    """Whether `load_weights` knows what this is, from its header alone."""
+    try:
+        header = _header(path)
+    except ValueError:
+        return False
+    return any(recognises(*header) for recognises, _ in FORMATS)
+
+
+def _header(path: Path) -> tuple[list[str], dict[str, str]]:
+    """Names of all tensors, and metadata. Raises ValueError for what is not there, damaged, or no weights."""
     names: list[str] = []
     metadata: dict[str, str] = {}
-    try:
-        for file in weight_files(path):
-            with safe_open(file, "pt") as opened:
-                names += opened.keys()
-                metadata |= opened.metadata() or {}
-    except (SafetensorError, OSError, ValueError):
-        return None
-    return next((loads for recognises, loads in KINDS if recognises(names, metadata)), None)
-
-
-def load_weights(path: Path) -> Weights:
-    """The weights of a file, or of a diffusers folder. Raises ValueError that says what it is instead."""
-    return (loader_of(path) or load_adapter)(path)
+    for file in weight_files(Path(path)):
+        header = read_header(file)
+        names += header[0]
+        metadata |= header[1]
+    return names, metadata

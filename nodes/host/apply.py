@@ -1,4 +1,4 @@
-"""An adapter onto a MODEL: keyframe attention by one wrapper around the U-Net, and known frames that hold.
+"""Weights for in-betweening onto a MODEL by wrappers around the U-Net, and known frames that hold.
 
 Legend: b chunks of the batch (branches of guidance), t frames, h w latent.
 """
@@ -12,15 +12,16 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...vfi_core.adapter import Adapter
 from ...vfi_core.attention import Sites, attending
 from ...vfi_core.clipspan import ClipSpan
+from ...vfi_core.framer import Framer
 from ...vfi_core.keyframes import Keyframes, blend_known
 from ...vfi_core.reversal import Maps, Reversal
 from ...vfi_core.samplers import clip_noise
 from ...vfi_core.weights import Weights
 from .control import KEY, SCALE, ConditionEncoderControl, check_whole, hinted, pixels, with_clean_known
 from .encoder import blocks_of, build_attention, build_encoder, check_model, head_dim
+from .framer import add_mask, set_weights, show, unset_weights
 from .turned import build_turned, turn
 
 
@@ -56,6 +57,7 @@ def apply_adapter(
     strength, start, end  of the attention; the encoder's are given where its keyframes are
     An adapter without tensors ("none") leaves the model as it is, but known frames are held all the same. A
     `Reversal`'s changes ride on the clone, for the backward calls of its own method, and need no encoder.
+    Framer's weights replace the clone's, and need none either.
     Raises ValueError for a MODEL that is not SVD, or an adapter of another base.
     """
     shapes = check_model(model)
@@ -63,15 +65,20 @@ def apply_adapter(
     for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.DIFFUSION_MODEL):
         patched.remove_wrappers_with_key(kind, KEY)
     patched.remove_additional_models(KEY)
+    unset_weights(patched)
     control = None
+    if isinstance(adapter, Framer | Reversal) and (strength, start, end) != (1.0, 0.0, 1.0):
+        raise ValueError(
+            f"strength and percents are keyframe attention's, and {adapter.name} has none; leave them at 1, "
+            "0 and 1"
+        )
     if isinstance(adapter, Reversal):
-        if (strength, start, end) != (1.0, 0.0, 1.0):
-            raise ValueError(
-                f"strength and percents are keyframe attention's, and {adapter.name} has none; leave them at "
-                "1, 0 and 1"
-            )
         patched.set_additional_models(KEY, [build_turned(model, adapter, shapes)])
         patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, turn)
+    elif isinstance(adapter, Framer):
+        adapter.check(shapes)
+        set_weights(patched, adapter)
+        patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, add_mask)
     elif adapter.tensors:
         adapter.check(shapes)
         if adapter.head_dim != head_dim(model):
@@ -94,19 +101,23 @@ def apply_adapter(
                 )
         elif adapter.tensors:
             check_conditioning(guider.conds, adapter)
+        if isinstance(adapter, Framer):
+            guider.conds = show(guider.conds, adapter)  # the host's copies, for this sampling alone
         return hold_known_frames(executor, adapter, strength, (start, end), *args, **kwargs)
 
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, hold)
     return patched, control
 
 
-def check_conditioning(conds: dict[str, list[dict[str, Any]]], adapter: Adapter) -> None:
+def check_conditioning(conds: dict[str, list[dict[str, Any]]], adapter: Weights) -> None:
     """Refuse what would leave out half of an adapter, or show it what it was not trained for."""
     if keyframes_of(conds) is None:
         raise ValueError(
             "this MODEL carries an adapter for in-betweening, but the conditioning has no keyframes; "
             "connect 'SVD VFI Conditioning' to the sampler"
         )
+    if isinstance(adapter, Framer):
+        return
     if not any(control.adapter is adapter for control in controls_of(conds)):
         raise ValueError(
             f"this MODEL carries the adapter {adapter.name}, but the conditioning was made without its "

@@ -21,8 +21,9 @@ from ...vfi_core.keyframes import Keyframes, concat_latent
 from ...vfi_core.samplers import augmentation_noise
 from .control import KEY, ConditionEncoderControl
 
-# In the conditioning: (ends, middle) the model was trained for; (positive, negative) of the clip backwards.
-GUIDANCE_KEY, TURNED_KEY = "svd_vfi_guidance", "svd_vfi_turned"
+# In the conditioning: (ends, middle) the model was trained for; (positive, negative) of the clip backwards;
+# (latents [k, 4, h, w] of the augmented keyframes, embeddings [2, d] of the ends), zeros in the negative.
+GUIDANCE_KEY, TURNED_KEY, SHOWN_KEY = "svd_vfi_guidance", "svd_vfi_turned", "svd_vfi_shown"
 
 Conditioning = list[list[Any]]
 
@@ -149,8 +150,11 @@ def condition(
         if control is not None:
             shared["control"] = control.bound(keyframes, strength, start, end, refresh)
             shared["control_apply_to_uncond"] = False
-        known = {"concat_latent_image": concat}
-        nothing = {"concat_latent_image": torch.zeros_like(concat)}
+        known = {"concat_latent_image": concat, SHOWN_KEY: (latents, embedded)}
+        nothing = {
+            "concat_latent_image": torch.zeros_like(concat),
+            SHOWN_KEY: (torch.zeros_like(latents), torch.zeros_like(embedded)),
+        }
         return [[context[None], shared | known]], [[torch.zeros_like(context[None]), shared | nothing]]
 
     turned = told_of(keyframes.turned, latents.flip(0), embedded.flip(0))

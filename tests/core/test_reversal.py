@@ -7,6 +7,7 @@ from torch import nn
 
 from vfi_core.adapter import PRESETS, Adapter, save_adapter
 from vfi_core.dialect import PREFIXES, to_single_file
+from vfi_core.framer import Framer
 from vfi_core.reversal import (
     ORIGINAL,
     TUNED,
@@ -158,14 +159,13 @@ def test_a_folder_a_file_and_the_folder_of_the_u_net_are_the_same_weights(tmp_pa
 def test_other_files_are_not_taken_for_these_weights(tmp_path):
     save_adapter(Adapter(PRESETS["fast"], {}, 64, {"frames": 7}), tmp_path / "adapter.safetensors")
     assert isinstance(load_weights(tmp_path / "adapter.safetensors"), Adapter)
-    for name, state in (
-        ("trajectories", unet() | {"mask_token": torch.zeros(1)}),
-        ("image", {"down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v.weight": torch.zeros(1)}),
-    ):
-        save_file(state, tmp_path / f"{name}.safetensors")
-        with pytest.raises(ValueError, match="not an adapter"):
-            load_weights(tmp_path / f"{name}.safetensors")
-    with pytest.raises(ValueError, match="no adapter at"):
+    save_file(unet() | {"mask_token": torch.zeros(1)}, tmp_path / "framer.safetensors")
+    assert isinstance(load_weights(tmp_path / "framer.safetensors"), Framer)
+    image = {"down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v.weight": torch.zeros(1)}
+    save_file(image, tmp_path / "image.safetensors")
+    with pytest.raises(ValueError, match="not an adapter"):
+        load_weights(tmp_path / "image.safetensors")
+    with pytest.raises(ValueError, match="does not exist"):
         load_weights(tmp_path / "nowhere.safetensors")
 
 

@@ -194,13 +194,14 @@ def film(name: str, images: Tensor, method: str = "held") -> Tensor:
         cfg_ends=1.0,
         cfg_middle=2.0,
         method=method,
+        size="picture size" if name == "framer" else "trained size",
     )[0]
 
 
 def check_films_are_the_headless_host_s():
     known = (*METHODS, REVERSED)
     films = [path for path in sorted(FOLDER.glob("*_*.safetensors")) if path.stem.rpartition("_")[0] in known]
-    assert len(films) == 17
+    assert len(films) == 21
     for path in films:
         method, _, name = path.stem.rpartition("_")
         mine = film(name, pictures(), method)
@@ -705,15 +706,19 @@ def check_a_compiled_model_computes_the_same():
         some = early.clone()
         set_torch_compile_wrapper(model=some, backend="eager")
         close(sampled(some, conditioned(control)), sampled(early, conditioned(control)))
+        framer, _ = node("ApplyAdapter", model=loaded()[0], adapter=adapter("framer"))
+        other = framer.clone()
+        set_torch_compile_wrapper(model=other, backend="eager")
+        close(sampled(other, conditioned(None)), sampled(framer, conditioned(None)))
     assert hooks_on(patched.model) == 0
 
 
 # LoRAs and ControlNets beside
 
 
-def with_lora(model: Any, name: str = "input_blocks.1.1.proj_in.weight") -> Any:
+def with_lora(model: Any, layer: str = "input_blocks.1.1.proj_in.weight") -> Any:
     patched = model.clone()
-    key = next(k for k in model.model.state_dict() if k.endswith(name))
+    key = next(k for k in model.model.state_dict() if k.endswith(layer))
     change = torch.randn(model.model.state_dict()[key].shape, generator=torch.Generator().manual_seed(1))
     assert patched.add_patches({key: ("diff", (0.2 * change,))}, 1.0)
     return patched
@@ -1098,6 +1103,140 @@ def check_a_stock_sampler_s_graph_without_an_adapter_holds_both_frames():
     patched, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("none"))
     assert control is None
     known_exact(stock(patched, conditioned(None), segment()[1]))
+
+
+# Framer's weights
+
+
+def check_framer_s_clone_leaves_the_base_as_it_was():
+    base, keys = adapted("none"), loaded()[0].patches.copy()
+    mine = adapted("framer")
+    differ(mine, base)
+    known_exact(mine)
+    assert torch.equal(adapted("none"), base) and torch.equal(adapted("framer"), mine)
+    assert loaded()[0].patches == keys and hooks_on(loaded()[0].model) == 0
+
+
+def check_another_application_takes_framer_away():
+    once, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("framer"))
+    assert control is None and once.patches
+    conv = next(weight for key, weight in once.model.state_dict().items() if "input_blocks.0.0.weight" in key)
+    assert conv.shape[1] == 8
+    for name in ("none", "fast", "framer"):
+        assert torch.equal(adapted(name, once), adapted(name)), name
+    patched, _ = node("ApplyAdapter", model=with_lora(once, FRAMER_S_OWN), adapter=adapter("none"))
+    close(sampled(patched, conditioned(None)), adapted("none", with_lora(loaded()[0], FRAMER_S_OWN)))
+
+
+FRAMER_S_OWN = "input_blocks.1.1.time_stack.0.attn1.to_v.weight"  # one of those it brings
+
+
+def check_loras_before_and_behind_framer_are_one():
+    for layer in (FRAMER_S_OWN, "input_blocks.1.1.proj_in.weight"):
+        before, _ = node("ApplyAdapter", model=with_lora(loaded()[0], layer), adapter=adapter("framer"))
+        behind, _ = node("ApplyAdapter", model=loaded()[0], adapter=adapter("framer"))
+        film_of_lora = sampled(before, conditioned(None))
+        differ(film_of_lora, adapted("framer"))
+        close(sampled(with_lora(behind, layer), conditioned(None)), film_of_lora)
+
+
+def check_stock_samplers_and_guiders_show_framer_what_ours_do():
+    patched, _ = node("ApplyAdapter", model=loaded()[0], adapter=adapter("framer"))
+    conds, latent = conditioned(None), segment()[1]
+    ours = sampled(patched, conds, cfg_ends=2.0)
+    assert torch.equal(stock(patched, conds, latent), ours)
+    for name in ("dpmpp_2m", "heun", "uni_pc", "lcm"):
+        known_exact(stock(patched, conds, latent, name))
+    whole = {"start_at_step": 0, "add_noise": "enable", "return_with_leftover_noise": "enable"}
+    first = stock(patched, conds, latent, **(whole | {"end_at_step": 2}))
+    rest = whole | {"start_at_step": 2, "end_at_step": 4, "add_noise": "disable"}
+    close(
+        stock(patched, conds, latent | {"samples": first}, **rest),
+        stock(patched, conds, latent, **(whole | {"end_at_step": 4})),
+        1e-3,
+    )
+
+
+def check_framer_s_branches_go_in_one_call_and_its_hook_goes_with_it():
+    patched, _ = node("ApplyAdapter", model=loaded()[0], adapter=adapter("framer"))
+    calls = []
+
+    def seen(executor, x, *args, **kwargs):
+        calls.append((len(x), args[1].shape[1], hooks_on(executor.class_obj)))
+        return executor(x, *args, **kwargs)
+
+    watched = patched.clone()
+    watched.add_wrapper_with_key(sys.modules["comfy.patcher_extension"].WrappersMP.DIFFUSION_MODEL, "z", seen)
+    sampled(watched, conditioned(None))
+    assert calls == [(14, 2, 1)] * STEPS, calls
+    module = patched.model.diffusion_model.out
+    handle = module.register_forward_pre_hook(fail)
+    try:
+        sampled(patched, conditioned(None))
+        raise AssertionError("the fault was swallowed")
+    except RuntimeError as error:
+        assert "injected" in str(error)
+    finally:
+        handle.remove()
+    assert hooks_on(patched.model) == 0
+
+
+def check_framer_reads_the_last_keyframe_in_latents_and_tokens():
+    patched, _ = node("ApplyAdapter", model=loaded()[0], adapter=adapter("framer"))
+    (((embedding, options),), negative) = conditioned(None)
+    whole = sampled(patched, ([[embedding, options]], negative))
+    latents, embedded = options["svd_vfi_shown"]
+    last = torch.tensor([1.0, 3.0])
+    for changed in ((latents * last.view(2, 1, 1, 1), embedded), (latents, embedded * last.view(2, 1))):
+        differ(sampled(patched, ([[embedding, options | {"svd_vfi_shown": changed}]], negative)), whole)
+    assert not any(part.any() for part in negative[0][1]["svd_vfi_shown"])
+
+
+def check_what_does_not_go_with_framer_is_refused():
+    apply = host("apply").apply_adapter
+    refused("made for another base", apply, loaded("other")[0], adapter("framer"))
+    refused("whole U-Net", apply, loaded()[0], adapter("framer"), 0.5)
+    patched, _ = node("ApplyAdapter", model=loaded()[0], adapter=adapter("framer"))
+    positive, negative = conditioned(None)
+    bare = [[c, {k: v for k, v in o.items() if k != "svd_vfi_shown"}] for c, o in negative]
+    refused("connect both outputs", sampled, patched, (positive, bare))
+    _, control = node("ApplyAdapter", model=loaded()[0], adapter=adapter("fast"))
+    refused("but this MODEL not", sampled, patched, conditioned(control))
+
+
+def check_framer_s_file_is_offered_from_either_folder_and_its_licence_told():
+    import logging
+    import shutil
+
+    import folder_paths
+
+    loaders = sys.modules[f"{PACK}.nodes.loaders"]
+    loaders.register_folder()
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())
+    logger, level = logging.getLogger(), logging.getLogger().level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)  # as the host's own
+    for name in loaders.FOLDERS:
+        place = FOLDER / "models" / name
+        place.mkdir(parents=True)
+        shutil.copyfile(FOLDER / "framer.safetensors", place / f"{name}_framer.safetensors")
+        shutil.copyfile(FOLDER / "toy.safetensors", place / f"{name}_toy.safetensors")
+        folder_paths.add_model_folder_path(name, str(place))
+    try:
+        offered = loaders.adapters()
+        for name in loaders.FOLDERS:
+            assert f"{name}_framer.safetensors" in offered and f"{name}_toy.safetensors" not in offered
+            made = node("LoadAdapter", adapter_name=f"{name}_framer.safetensors")[0]
+            assert made.training["frames"] == 14
+            assert classes()["SVDVFILoadAdapter"].fingerprint_inputs(f"{name}_framer.safetensors")
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        for name in loaders.FOLDERS:
+            folder_paths.folder_names_and_paths[name][0].remove(str(FOLDER / "models" / name))
+    assert sum("academic" in line for line in told) == 2, told
 
 
 # Names and help

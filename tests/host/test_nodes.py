@@ -16,9 +16,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.comfyui import comfyui, interpreter, random_adapter, toy, unpack
-from tests.svd.toys import toy_svd, tuned_unet
-from vfi_core.adapter import PRESETS, Options, load_adapter, save_adapter
+from tests.comfyui import LAYERS, comfyui, interpreter, random_adapter, toy, unpack
+from tests.svd.toys import toy_framer, toy_svd, tuned_unet
+from vfi_core.adapter import PRESETS, Options, save_adapter
 from vfi_core.svd.interpolate import METHODS, Settings, interpolate
 from vfi_core.svd.load import load_svd, save_single_file
 from vfi_core.timeline import even_timeline
@@ -68,6 +68,7 @@ def furnish(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(toy().config))
     for name, options in ADAPTERS.items():
         save_adapter(random_adapter(options), folder / f"{name}.safetensors", torch.float32)
+    save_file(toy_framer(LAYERS), folder / "framer.safetensors")
     coarse = torch.rand(3, 3, 6, 9, generator=torch.Generator().manual_seed(3))
     # not square, and no multiple of 64: the model works at 64x128
     keyframes = torch.nn.functional.interpolate(coarse, (64, 96), mode="bicubic").clamp(0, 1)
@@ -75,16 +76,17 @@ def furnish(folder: Path) -> None:
     save_file({"keyframes": keyframes}, folder / "keyframes.safetensors")
     settings = Settings(steps=3, seed=5, guidance=(1.0, 2.0))
     svd = load_svd(folder / "toy.safetensors")
-    for name in ("paper", "fast", "odd", "none"):
-        adapter = None if name == "none" else load_adapter(folder / f"{name}.safetensors")
+    for name in ("paper", "fast", "odd", "none", "framer"):
+        adapter = None if name == "none" else load_weights(folder / f"{name}.safetensors")
+        size = (64, 128) if name == "framer" else None  # not the 320x512 of Framer's training
         for method in METHODS:
-            film = interpolate(svd, list(keyframes), replace(settings, method=method), adapter)
+            film = interpolate(svd, list(keyframes), replace(settings, method=method, size=size), adapter)
             save_file({"film": film}, folder / f"{method}_{name}.safetensors")
-    film = interpolate(svd, list(keyframes), replace(settings, churn=2.0), adapter)
+    film = interpolate(svd, list(keyframes), replace(settings, churn=2.0))
     save_file({"film": film}, folder / "churned.safetensors")
     timeline = even_timeline(3, 8, 7.0, loop=True, skipped=frozenset({0}))
     settings = replace(settings, colour_lock=True)
-    film = interpolate(svd, list(keyframes), settings, adapter, timeline=timeline, reseeded={2: 77})
+    film = interpolate(svd, list(keyframes), settings, timeline=timeline, reseeded={2: 77})
     save_file({"film": film}, folder / "timeline.safetensors")
     save_file(tuned_unet(toy()), folder / "tuned.safetensors")
     tuned = load_weights(folder / "tuned.safetensors")

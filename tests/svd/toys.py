@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from vfi_core.reversal import BLOCK, TUNED
 from vfi_core.svd.load import SVD, SVDConfig, build
@@ -85,3 +86,18 @@ def tuned_unet(svd: SVD, moved: float = 0.3) -> dict[str, torch.Tensor]:
             scale = weight[0].numel() ** 0.5 if weight.ndim > 1 else 3
             weight += moved * torch.randn(weight.shape, generator=generator) / scale
     return state
+
+
+def toy_framer(layers: int = 1) -> dict[str, Tensor]:
+    """Framer's U-Net for a toy: temporal attention and `conv_in` moved, a ninth channel, a token."""
+    generator = torch.Generator().manual_seed(2)
+    tensors = {name: weight.clone() for name, weight in toy_svd(layers=layers).unet.state_dict().items()}
+    for name, weight in tensors.items():
+        if "temporal_transformer_blocks" in name:
+            weight += 0.3 * weight.std().nan_to_num(0.1) * torch.randn(weight.shape, generator=generator)
+    conv = tensors["conv_in.weight"]
+    tensors["conv_in.weight"] = torch.cat(
+        [1.1 * conv, torch.randn(len(conv), 1, 3, 3, generator=generator)], 1
+    )
+    tensors["mask_token"] = torch.randn(1, 1, 4, 1, 1, generator=generator)
+    return tensors

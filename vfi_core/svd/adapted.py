@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from typing import TypeAlias
 
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
@@ -22,8 +23,13 @@ from ..adapter import Adapter, Options, lora_paths, merged_weight
 from ..attention import KeyframeAttention, Sites, attending, attention_paths
 from ..clipspan import ClipSpan
 from ..encoder import ConditionEncoder, residual_channels
+from ..framer import Framer
+from ..reversal import Reversal
+from ..weights import Weights
+from .framer import FramerModules, load_framer_modules
 from .hooks import adding_residuals
 from .trunk import Trunk
+from .turned import load_turned
 
 
 class AdapterModules(nn.Module):
@@ -89,6 +95,9 @@ class AdapterModules(nn.Module):
         return attending(sites, {path: root.get_submodule(path) for path, _ in sites.items()}, span)
 
 
+Modules: TypeAlias = AdapterModules | FramerModules | Sites  # the last of a `Reversal`
+
+
 def shapes_of(unet: nn.Module) -> dict[str, tuple[int, ...]]:
     """Parameter names and shapes of a U-Net."""
     return {name: tuple(p.shape) for name, p in unet.named_parameters()}
@@ -110,7 +119,16 @@ def check_base(unet: UNetSpatioTemporalConditionModel, adapter: Adapter) -> None
         )
 
 
-def load_modules(unet: UNetSpatioTemporalConditionModel, adapter: Adapter) -> AdapterModules:
+def load_modules(unet: UNetSpatioTemporalConditionModel, weights: Weights) -> Modules:
+    """What the weights put on their base, frozen. Raises ValueError for a base they were not made for."""
+    if isinstance(weights, Framer):
+        return load_framer_modules(unet, weights)
+    if isinstance(weights, Reversal):
+        return load_turned(unet, weights)
+    return load_adapter_modules(unet, weights)
+
+
+def load_adapter_modules(unet: UNetSpatioTemporalConditionModel, adapter: Adapter) -> AdapterModules:
     """The trained modules of an adapter on its base, frozen. Raises ValueError for an adapter of another."""
     check_base(unet, adapter)
     modules = AdapterModules(unet, adapter.options)
@@ -129,7 +147,7 @@ def load_modules(unet: UNetSpatioTemporalConditionModel, adapter: Adapter) -> Ad
 
 def predict(
     unet: UNetSpatioTemporalConditionModel,
-    modules: AdapterModules | None,
+    modules: Modules | None,
     x: Tensor,
     concat: Tensor,
     hint: Tensor | None,
@@ -142,7 +160,7 @@ def predict(
     """The U-Net's output F, [b, t, 4, h, w].
 
     x        [b, t, 4, h, w]  scaled latents, already x c_in
-    concat   [b, t, 4, h, w]  unscaled latents, SVD's concatenated condition
+    concat   [b, t, 4, h, w]  unscaled latents, SVD's concatenated condition; Framer's has a fifth channel
     hint     [b or 1, t, 5, h, w]  [c ; m]; one row serves every row of b where the rows differ in nothing
     else
     c_noise  [b]; context [b, n, d]; ids [b, 3]
@@ -150,6 +168,8 @@ def predict(
     """
     rows = x.shape[0]
     inputs = torch.cat([x, concat], dim=2)
+    if isinstance(modules, FramerModules):
+        return modules.predict(unet, inputs, c_noise, context, ids)
     if modules is None or hint is None:
         return unet(inputs, c_noise, encoder_hidden_states=context, added_time_ids=ids).sample
     span = replace(span, attention_strength=hinted)

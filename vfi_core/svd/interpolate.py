@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor
 
 from ..adapter import Options
@@ -45,14 +44,14 @@ from ..samplers import (
 from ..sizes import fit, restore, working_size
 from ..timeline import Timeline, even_timeline, film_of, seed_of
 from ..weights import Weights
-from .adapted import AdapterModules, load_modules, predict
+from .adapted import AdapterModules, Modules, load_modules, predict
+from .framer import FramerModules
 from .load import SVD
 from .pictures import decode, embed, encode
-from .turned import load_turned, turned_denoiser
+from .turned import turned_denoiser
 
 GUIDANCE = {"triangle": triangle_guidance, "linear": linear_guidance}
-Modules = AdapterModules | Sites  # of an adapter; of a `Reversal`
-BASE_OPTIONS = Options()  # of a base without an adapter: SVD's own concat latent and image embedding
+BASE_OPTIONS = Options()  # without an adapter: SVD's own concat latent and image embedding
 
 
 @dataclass(frozen=True)
@@ -145,13 +144,6 @@ def check_method(method: str, weights: Weights | None) -> None:
         )
 
 
-def modules_of(unet: UNetSpatioTemporalConditionModel, weights: Weights) -> Modules:
-    """Their modules on a base, frozen. Raises ValueError for weights of another base."""
-    if isinstance(weights, Reversal):
-        return load_turned(unet, weights)
-    return load_modules(unet, weights)
-
-
 @torch.no_grad()
 def interpolate(
     svd: SVD,
@@ -167,7 +159,8 @@ def interpolate(
 
     keyframes  n of [H, W, 3], 0..1, all of one size; they come back exactly as they went in
     progress   called with (finished steps, all steps)
-    modules    the adapter's, where `modules_of` has built them already; many films need them once
+    adapter    an adapter, or other weights that teach the base in-betweening
+    modules    the adapter's, where `load_modules` has built them already; many films need them once
     timeline   where the keyframes stand; ``settings.in_betweens`` in each gap by default
     reseeded   number of a segment -> its own seed
     Raises ValueError for fewer than two keyframes, unequal sizes, an adapter of another base, or one that
@@ -220,7 +213,7 @@ def segment_drawing(
     size = settings.size or working_size(height, width, tuple(trained["size"]))
     longest = settings.clip_frames or int(trained["frames"])
     if adapter is not None and modules is None:
-        modules = modules_of(svd.unet, adapter)
+        modules = load_modules(svd.unet, adapter)
 
     @torch.no_grad()
     def draw(frames: int, first: Tensor, last: Tensor, seed: int, step: Callable[[], None]) -> Tensor:
@@ -301,22 +294,24 @@ def sample_segment(
             callback,
         )
     else:
-        clean = modules is not None and modules.options.known_frames == "clean"
+        clean = _options(modules).known_frames == "clean"
         denoiser = _guided(*onwards)
         if settings.method == "fused":
             denoiser = fuse_directions(denoiser, _guided(*backwards))
         held = hold_known(denoiser, keyframes.known * scale, keyframes.mask, noise, clean)
         stream = torch.Generator().manual_seed(seed)
-        torch.randn(
-            noise.shape, generator=stream
-        )  # the first numbers are `clip_noise`; the host goes on, too
+        torch.randn(noise.shape, generator=stream)  # as `clip_noise`: churn goes on there, as in the host
         x = sample_euler(held, x, sigmas, callback, settings.churn, stream)
     return blend_known(x / scale, keyframes.known, keyframes.mask)  # the last subtraction rounds
 
 
+def _options(modules: Modules | None) -> Options:
+    return modules.options if isinstance(modules, AdapterModules) else BASE_OPTIONS
+
+
 def _guided(
     svd: SVD,
-    modules: AdapterModules | None,
+    modules: Modules | None,
     keyframes: Keyframes,
     pictures: Tensor,
     settings: Settings,
@@ -342,7 +337,7 @@ def _guided(
 
 def _estimates(
     svd: SVD,
-    modules: AdapterModules | None,
+    modules: Modules | None,
     keyframes: Keyframes,
     pictures: Tensor,
     settings: Settings,
@@ -368,7 +363,7 @@ def _estimates(
 
 def _branches(
     svd: SVD,
-    modules: AdapterModules | None,
+    modules: Modules | None,
     keyframes: Keyframes,
     pictures: Tensor,
     settings: Settings,
@@ -381,7 +376,7 @@ def _branches(
     noise  [k, 3, H, W] of the augmentation, unit variance
     rows   2: unconditional, conditional; 1: conditional alone
     """
-    unet, options = svd.unet, modules.options if modules else BASE_OPTIONS
+    unet, options = svd.unet, _options(modules)
     weight = next(unet.parameters())
     frames, scale = keyframes.length, svd.vae.config["scaling_factor"]
 
@@ -393,17 +388,23 @@ def _branches(
     augmented = (
         encode(svd, pictures + augmentation * noise).to(weight.device) if augmentation else keyframes.latents
     )
-    concat = concat_latent(augmented, keyframes.positions, frames, options.concat_latent)
-    embedded = embed(svd.image_encoder, pictures[[0, -1]])
-    context = embedded.mean(0, keepdim=True) if options.clip_tokens == "mean" else embedded[:1]
+    embedded = embed(svd.image_encoder, pictures[[0, -1]]).to(weight)
+
+    def told(share: float) -> tuple[Tensor, Tensor]:
+        """One branch's concatenated latents [t, c, h, w] and tokens [n, d]; share 0 is the unconditional."""
+        latents, tokens = augmented * share, embedded * share
+        if isinstance(modules, FramerModules):
+            return modules.shown(latents, tokens, keyframes)
+        context = tokens.mean(0, keepdim=True) if options.clip_tokens == "mean" else tokens[:1]
+        return concat_latent(latents, keyframes.positions, frames, options.concat_latent), context
+
+    shares = [1.0] if rows == 1 else [0.0, 1.0]
+    concat, context = (torch.stack(parts).to(weight) for parts in zip(*map(told, shares), strict=True))
     ids = torch.tensor([[chosen("fps", 7) - 1, chosen("motion_bucket_id", 127), augmentation]])
 
-    branches = torch.tensor([1.0] if rows == 1 else [0.0, 1.0], device=weight.device, dtype=weight.dtype)
-    concat = concat.to(weight.dtype)[None] * branches.view(-1, 1, 1, 1, 1)
-    context = context[None].to(weight) * branches.view(-1, 1, 1)
     ids = ids.to(weight.device).expand(rows, -1)  # float32 up to their sines, as c_noise: bfloat16 is 1 % off
     hint = keyframes.hint[None].to(weight.dtype) if modules else None
-    hinted = branches if options.uncond_hint == "dropped" and rows == 2 else None
+    hinted = torch.tensor(shares).to(weight) if options.uncond_hint == "dropped" and rows == 2 else None
     span = ClipSpan(frames, keyframes.first, keyframes.last, *keyframes.latents.shape[2:])
 
     def branch_outputs(x: Tensor, sigma: Tensor) -> Tensor:

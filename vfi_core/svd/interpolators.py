@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..sizes import fit, restore, working_size
 from ..weights import Weights
-from .interpolate import Settings, interpolate, modules_of
+from .adapted import load_modules
+from .interpolate import Settings, interpolate
 from .load import SVD
 from .pictures import decode, encode
 
@@ -26,7 +27,7 @@ def svd_interpolator(
     Without an adapter this is the base model, led to the last frame as ``settings.method`` says.
     Raises ValueError for an adapter of another base.
     """
-    modules = modules_of(svd.unet, adapter) if adapter else None
+    modules = load_modules(svd.unet, adapter) if adapter else None
 
     def between(first: Tensor, last: Tensor, in_betweens: int) -> Tensor:
         wanted = replace(settings, in_betweens=in_betweens)
