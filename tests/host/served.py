@@ -306,9 +306,11 @@ async def check_the_bundled_quick_start_makes_its_film(server: Server):
 async def check_every_other_workflow_runs(server: Server):
     offered = await server.get("/object_info")
     lengths = {
+        "custom_sampler": 7,
         "draw_one_segment_again": 7,
         "loop": 12,
         "many_keyframes": 13,
+        "public_weights": 7,  # on the miniature and its adapter, too
         "scene_cuts": 19,
         "slow_motion": 19,
         "stock_ksampler": 7,

@@ -47,7 +47,7 @@ async def main(comfy: Path, names: list[str]) -> None:
                         break
                     wanted |= set(links)
                 frames = (await server.run({k: nodes[k] for k in wanted})).frames()
-                if name == "svd_xt_two_keyframes":
+                if name in ("svd_xt_two_keyframes", "public_weights"):
                     frames[1:-1] = GREY
                 if name == "wide_gaps_then_frame_interpolation":
                     doubled = torch.full((2 * len(frames) - 1, *frames.shape[1:]), GREY, dtype=frames.dtype)
