@@ -33,9 +33,10 @@ from vfi_core.adapter import Adapter, Options, load_adapter
 from vfi_core.evaluation.clips import Clip, read_held_out
 from vfi_core.evaluation.metrics import paired_bootstrap, psnr
 from vfi_core.svd.adapted import AdapterModules, head_dim_of, load_modules
-from vfi_core.svd.interpolate import Settings, sample_segment
 from vfi_core.svd.load import SVD, load_svd
 from vfi_core.svd.pictures import decode, encode
+from vfi_core.svd.sample import sample_segment
+from vfi_core.svd.settings import Settings
 from vfi_core.tiny import ADAPTERS, ROOM, TINY
 from vfi_core.training.clips import ClipSource
 from vfi_core.training.config import build, read_toml

@@ -12,8 +12,9 @@ from vfi_core.adapter import load_adapter
 from vfi_core.evaluation.metrics import psnr
 from vfi_core.samples.draw import SCENES, truth
 from vfi_core.svd.adapted import load_modules
-from vfi_core.svd.interpolate import Settings, interpolate
+from vfi_core.svd.interpolate import interpolate
 from vfi_core.svd.load import SVD, load_svd
+from vfi_core.svd.settings import Settings
 from vfi_core.tiny import ADAPTERS, ROOM, TINY
 from vfi_core.training.config import read_toml
 from vfi_core.training.denoiser import preset

@@ -106,9 +106,9 @@ def _add_model(
     """The model's methods added to both tables; frames and size to measure at, and its calls so far."""
     import torch
 
-    from .svd.interpolate import Settings, method_of
     from .svd.interpolators import linear_through_vae, svd_interpolator, vae_round_trip
     from .svd.load import load_svd
+    from .svd.settings import Settings, method_of
     from .tiny import TINY
 
     model = TINY if args.model == "tiny" else args.model

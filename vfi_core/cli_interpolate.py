@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from .media import Source
-    from .svd.interpolate import Settings
     from .svd.load import SVD
+    from .svd.settings import Settings
     from .timeline import Timeline
     from .weights import Weights
 
@@ -150,8 +150,9 @@ def main(args: argparse.Namespace) -> None:
     skipped = frozenset(parse_gaps(args.skip, source.count - 1 + args.loop))
     device = choose_device(args.device)
 
-    from .svd.interpolate import Settings, check_method, method_of, segment_drawing, trained_under, work
+    from .svd.interpolate import segment_drawing, trained_under, work
     from .svd.load import load_svd
+    from .svd.settings import Settings, check_method, method_of
     from .tiny import TINY
 
     model: str | Path = TINY if args.model is None else args.model

@@ -19,8 +19,10 @@ from safetensors.torch import save_file
 from tests.comfyui import LAYERS, comfyui, interpreter, random_adapter, toy, unpack
 from tests.svd.toys import toy_framer, toy_svd, tuned_unet
 from vfi_core.adapter import PRESETS, Options, save_adapter
-from vfi_core.svd.interpolate import METHODS, Settings, interpolate
+from vfi_core.config import METHODS
+from vfi_core.svd.interpolate import interpolate
 from vfi_core.svd.load import load_svd, save_single_file
+from vfi_core.svd.settings import Settings
 from vfi_core.timeline import even_timeline
 from vfi_core.weights import load_weights
 

@@ -12,9 +12,10 @@ from vfi_core.edm import karras_sigmas
 from vfi_core.framer import CONDITIONS, Framer
 from vfi_core.keyframes import Keyframes
 from vfi_core.samplers import sample_euler
-from vfi_core.svd import interpolate as host
+from vfi_core.svd import sample as host
 from vfi_core.svd.adapted import load_modules, predict
-from vfi_core.svd.interpolate import Settings, interpolate
+from vfi_core.svd.interpolate import interpolate
+from vfi_core.svd.settings import Settings
 from vfi_core.weights import load_weights
 
 SETTINGS = Settings(steps=2, in_betweens=3, size=(64, 64))

@@ -7,9 +7,11 @@ import torch
 from tests.svd.toys import toy_svd
 from vfi_core.adapter import PRESETS, Adapter, Options
 from vfi_core.clips import CLIP_SEED
+from vfi_core.config import METHODS
 from vfi_core.sizes import content_size, fit, restore, working_size
 from vfi_core.svd.adapted import AdapterModules
-from vfi_core.svd.interpolate import METHODS, Settings, interpolate
+from vfi_core.svd.interpolate import interpolate
+from vfi_core.svd.settings import Settings
 from vfi_core.timeline import Timeline
 
 

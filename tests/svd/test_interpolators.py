@@ -9,8 +9,9 @@ pytest.importorskip("diffusers", reason="needs the extra 'headless'")
 import torch
 
 from tests.svd.toys import toy_svd
-from vfi_core.svd.interpolate import Settings, interpolate
+from vfi_core.svd.interpolate import interpolate
 from vfi_core.svd.interpolators import linear_through_vae, svd_interpolator, vae_round_trip
+from vfi_core.svd.settings import Settings
 
 
 def pictures(n: int, height: int = 64, width: int = 64) -> torch.Tensor:

@@ -11,8 +11,10 @@ from safetensors.torch import save_file
 from tests.svd.test_interpolate import SETTINGS, pictures
 from tests.svd.toys import toy_svd, tuned_unet
 from vfi_core.reversal import BLOCK, TUNED, WITNESS, Reversal, keeping, reversing
-from vfi_core.svd.interpolate import Settings, interpolate, sample_segment
+from vfi_core.svd.interpolate import interpolate
 from vfi_core.svd.load import save_single_file
+from vfi_core.svd.sample import sample_segment
+from vfi_core.svd.settings import Settings
 from vfi_core.svd.turned import load_turned
 from vfi_core.weights import load_weights
 

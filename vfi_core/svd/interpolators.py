@@ -14,9 +14,10 @@ from torch import Tensor
 from ..sizes import fit, restore, working_size
 from ..weights import Weights
 from .adapted import load_modules
-from .interpolate import Settings, interpolate
+from .interpolate import interpolate
 from .load import SVD
 from .pictures import decode, encode
+from .settings import Settings
 
 
 def svd_interpolator(
