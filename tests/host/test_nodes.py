@@ -82,17 +82,18 @@ def furnish(folder: Path) -> None:
         adapter = None if name == "none" else load_weights(folder / f"{name}.safetensors")
         size = (64, 128) if name == "framer" else None  # not the 320x512 of Framer's training
         for method in METHODS:
-            film = interpolate(svd, list(keyframes), replace(settings, method=method, size=size), adapter)
+            given = list(keyframes if method == "held" else keyframes[:2])
+            film = interpolate(svd, given, replace(settings, method=method, size=size), adapter)
             save_file({"film": film}, folder / f"{method}_{name}.safetensors")
     film = interpolate(svd, list(keyframes), replace(settings, churn=2.0))
     save_file({"film": film}, folder / "churned.safetensors")
     timeline = even_timeline(3, 8, 7.0, loop=True, skipped=frozenset({0}))
-    settings = replace(settings, colour_lock=True)
-    film = interpolate(svd, list(keyframes), settings, timeline=timeline, reseeded={2: 77})
+    locked = replace(settings, colour_lock=True)
+    film = interpolate(svd, list(keyframes), locked, timeline=timeline, reseeded={2: 77})
     save_file({"film": film}, folder / "timeline.safetensors")
     save_file(tuned_unet(toy()), folder / "tuned.safetensors")
     tuned = load_weights(folder / "tuned.safetensors")
-    film = interpolate(svd, list(keyframes), replace(settings, method="reversed"), tuned)
+    film = interpolate(svd, list(keyframes[:2]), replace(settings, method="reversed"), tuned)
     save_file({"film": film}, folder / "reversed_tuned.safetensors")
 
 
