@@ -97,7 +97,11 @@ class Editor:
         self.page.screenshot(path=self.pictures / f"{name}.png")
 
     def clear(self) -> None:
-        self.ask("() => { app.graph.clear(); app.nodeOutputs = {}; }")
+        """An empty canvas. Nodes' numbers go on: the editor (1.49) remembers widgets' values by them."""
+        self.ask(
+            "() => { const last = app.graph.last_node_id; app.graph.clear(); app.graph.last_node_id = last; "
+            "app.nodeOutputs = {}; }"
+        )
 
     def drop(self, name: str, graph: dict) -> None:
         """A workflow file dropped on the canvas."""
