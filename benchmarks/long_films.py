@@ -48,8 +48,8 @@ def main() -> None:
         took = time.time() - begun
         print(f"{name}: {long} s: killed with {kept} segments, went on; peak {peak:.0f} MiB, {took:.0f} s")
         frames, sound = lengths(args.folder / f"{name}.mp4")
-        wanted = round((round(long * source_rate) - 1) / source_rate * rate) + 1
-        print(f"{name}: {frames} frames (must be {wanted}), sound {sound:.2f} s (must be {long})")
+        wanted = float((round(long * source_rate) - 1) / source_rate * rate) + 1
+        print(f"{name}: {frames} frames of {wanted:g}, sound {sound:.2f} s of {long}")
 
 
 def draw_video(path: Path, rate: Fraction, seconds: int) -> None:

@@ -116,6 +116,11 @@ class Keyframes(io.ComfyNode):
             timeline = Timeline(places, closing, fps, skipped, first_keyframe)
         else:
             timeline = even_timeline(len(images), count, fps, loop, skipped, first_keyframe)
+        if not timeline.segments:
+            raise ValueError(
+                "every gap is skipped, and nothing is left to draw; connect 'SVD VFI Interpolate', which "
+                "holds the keyframes there, or skip fewer"
+            )
         check_reseeded(timeline, reseeded)
         longest = clip_frames or training["frames"]
         segments = list(split(vae, images, timeline, model_size(images, size, training), training, longest))

@@ -14,7 +14,7 @@ from comfy_api.latest import io
 from ..vfi_core.adapter import Adapter, Options
 from ..vfi_core.config import CONFIG_KEY, FULL_SIZE
 from ..vfi_core.tiny import ADAPTERS, TINY
-from ..vfi_core.weights import Weights, are_weights, load_weights
+from ..vfi_core.weights import Weights, are_weights, files_behind, load_weights
 from .host.apply import apply_adapter
 from .host.checkpoint import check_checkpoint, load_checkpoint
 from .schema import AdapterType, advanced, percent_inputs, schema, strength_input
@@ -70,6 +70,11 @@ def found_path(name: str) -> Path | None:
     return next((Path(path) for path in found if path), None)
 
 
+def adapter_files(name: str) -> list[Path]:
+    """What an adapter is read from."""
+    return [] if name == NONE else files_behind(adapter_path(name))
+
+
 def open_adapter(name: str, base: dict) -> Weights:
     """The adapter, or for "none" one that adds nothing; either falls back to the base's conditions."""
     if name == NONE:
@@ -118,9 +123,7 @@ class LoadCheckpoint(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, ckpt_name: str, adapter_name: str):
-        return [changed(checkpoint_path(ckpt_name))] + [
-            changed(adapter_path(name)) for name in [adapter_name] if name != NONE
-        ]
+        return [changed(checkpoint_path(ckpt_name))] + [changed(file) for file in adapter_files(adapter_name)]
 
 
 class LoadAdapter(io.ComfyNode):
@@ -147,7 +150,7 @@ class LoadAdapter(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, adapter_name: str):
-        return "" if adapter_name == NONE else changed(adapter_path(adapter_name))
+        return [changed(file) for file in adapter_files(adapter_name)]
 
 
 class ApplyAdapter(io.ComfyNode):

@@ -191,6 +191,7 @@ CASES = {
     "positions that are no numbers": ("= --positions 0,x", "'0,x' are no frame numbers"),
     "positions for others": ("= --positions 0,4,9", "3 positions were given for 2 keyframes"),
     "positions out of order": ("= --positions 4,2", "the first keyframe is at frame 4"),
+    "a source rate of nothing": ("= --source-fps 0", "--source-fps is 0; use more than 0"),
     "positions and frames": ("= --positions 0,4 --frames 3", "both say how far apart"),
     "a gap to skip that is not there": ("= --skip 1", "there is no gap behind frame 1 of 2; use 0 to 0"),
     "gaps in words": ("= --skip first", "'first' are no frame numbers"),

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("diffusers")
 av = pytest.importorskip("av")
@@ -29,8 +30,6 @@ from vfi_core import cli, media  # noqa: E402
 from vfi_core.cli_segments import Segments  # noqa: E402
 from vfi_core.svd.load import save_single_file  # noqa: E402
 from vfi_core.timeline import even_timeline  # noqa: E402
-
-SECOND = 48_000  # samples
 
 
 @pytest.fixture(scope="session")
@@ -165,27 +164,45 @@ def test_a_cancel_says_what_is_kept(
     assert "stopped; 2 of 3 segments are kept; the same command goes on from there" in capsys.readouterr().err
 
 
-def clapper(path: Path, fps: Fraction, seconds: int, codec: str, claps: list[float]) -> None:
-    """A black film that is white for one frame at each clap, with a click that begins at the same time."""
+def clapper(
+    path: Path,
+    fps: Fraction,
+    seconds: int,
+    codec: str,
+    claps: list[float],
+    rate: int = 48_000,
+    late: float = 0.0,
+    times: list[float] | None = None,
+) -> None:
+    """A black film that is white for one frame at each clap, with a click that begins at the same time.
+
+    late   seconds by which picture and sound begin after the file's own zero; the sound has as much before
+    times  of the frames, where they are not even
+    """
     with av.open(str(path), "w") as container:
-        video, audio = container.add_stream("libx264", rate=fps), container.add_stream(codec, rate=SECOND)
+        video, audio = container.add_stream("libx264", rate=fps), container.add_stream(codec, rate=rate)
+        video.codec_context.time_base = video.time_base = Fraction(1, 12_000)
         video.width = video.height = 64
         video.pix_fmt = "yuv420p"
         shown = {round(clap * fps) for clap in claps}
         for i in range(round(seconds * fps)):
-            pixels = np.full((64, 64, 3), 255 if i in shown else 0, np.uint8)
-            for packet in video.encode(av.VideoFrame.from_ndarray(pixels)):
+            if times is not None and i >= len(times):
+                break
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 255 if i in shown else 0, np.uint8))
+            frame.time_base = Fraction(1, 12_000)
+            frame.pts = round(12_000 * (late + (float(i / fps) if times is None else times[i])))
+            for packet in video.encode(frame):
                 container.mux(packet)
-        samples = np.zeros(seconds * SECOND, np.float32)
+        samples = np.zeros(round((seconds + late) * rate), np.float32)
         for frame in shown:
-            start = round(frame / fps * SECOND)
-            samples[start : start + 400] = np.sin(np.arange(400) * 0.4)
+            start = round((late + float(frame / fps)) * rate)
+            samples[start : start + rate // 120] = np.sin(np.arange(rate // 120) * 19_200 / rate)
         layout, form = ("mono", "s16") if codec.startswith("pcm") else ("mono", "fltp")
         for start in range(0, len(samples), 1024):
             part = samples[None, start : start + 1024]
             part = (part * 32767).astype(np.int16) if form == "s16" else part
             frame = av.AudioFrame.from_ndarray(part, format=form, layout=layout)
-            frame.sample_rate, frame.pts, frame.time_base = SECOND, start, Fraction(1, SECOND)
+            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
             for packet in audio.encode(frame):
                 container.mux(packet)
         for stream in (video, audio):
@@ -244,6 +261,101 @@ def test_sound_stays_in_time_to_one_frame(
         assert abs(flash - click) <= 1 / fps and abs(flash - clap) <= 1 / rate
     frames = len(media.read_video(tmp_path / source))
     assert len(media.read_video(out)) == pytest.approx((frames - 1) * fps / rate + 1, abs=0.6)
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "more"),
+    [
+        ("in.mkv", "pcm_s16le", {"late": 0.5}),  # recorded from the middle on
+        ("in.mkv", "aac", {"late": 0.5}),
+        ("in.mov", "pcm_s16le", {"rate": 192_000}),  # more than AAC knows
+    ],
+    ids=["late, pcm", "late, aac", "192 kHz"],
+)
+def test_sound_counts_from_the_first_frame_and_has_a_rate_that_plays(
+    checkpoint: Path, tmp_path: Path, drawn: list[int], source: str, codec: str, more: dict
+):
+    clapper(tmp_path / source, Fraction(12), 3, codec, [1.0, 2.0], **more)
+    line = words(checkpoint, tmp_path / source, "--fps", 24, "--cuts", "off", "-o", tmp_path / "out.mp4")
+    assert cli.main(line) == 0
+    flashes, clicks = flashes_and_clicks(tmp_path / "out.mp4")
+    assert flashes == [1.0, 2.0]
+    assert clicks == pytest.approx(flashes, abs=1 / 24)
+
+
+def test_mp3_is_taken_over_as_it_is(checkpoint: Path, tmp_path: Path, drawn: list[int]):
+    if "libmp3lame" not in av.codecs_available:
+        pytest.skip("this PyAV writes no mp3")
+    clapper(tmp_path / "in.mp4", Fraction(12), 1, "libmp3lame", [0.5])
+    line = words(checkpoint, tmp_path / "in.mp4", "--frames", 1, "--cuts", "off", "-o", tmp_path / "out.mp4")
+    assert cli.main(line) == 0
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.audio[0].codec_context.name.startswith("mp3")
+
+
+def test_a_film_that_lasts_longer_than_its_video_has_no_sound(
+    checkpoint: Path, tmp_path: Path, drawn: list[int], capsys: Any
+):
+    clapper(tmp_path / "in.mp4", Fraction(12), 1, "aac", [0.5])
+    uneven = [0.0, 0.1, 0.2, 0.3, 0.9, 1.0]
+    clapper(tmp_path / "uneven.mp4", Fraction(10), 1, "aac", [0.5], times=uneven)
+    for source, *more in (("in.mp4", "--source-fps", 6), ("uneven.mp4",)):
+        out = tmp_path / f"{source}.mp4"
+        line = tmp_path / source, "--frames", 1, "--cuts", "off", *more, "-o", out
+        assert cli.main(words(checkpoint, *line)) == 0
+        with av.open(str(out)) as container:
+            assert not container.streams.audio
+    assert "unevenly apart, so the film has no sound" in capsys.readouterr().err
+    line = tmp_path / "uneven.mp4", "--fps", 20, "--cuts", "off", "-o", tmp_path / "timed.mp4"
+    assert cli.main(words(checkpoint, *line)) == 0
+    assert len(media.read_video(tmp_path / "timed.mp4")) == 21
+
+
+def test_a_scene_cut_is_held_and_told(checkpoint: Path, tmp_path: Path, drawn: list[int], capsys: Any):
+    scenes = torch.stack([torch.full((64, 64, 3), value, dtype=torch.uint8) for value in (30, 30, 220, 220)])
+    scenes[:2, :, :32], scenes[2:, 20:40] = 90, 120
+    media.write_film(scenes, tmp_path / "in.mp4", 6)
+    line = tmp_path / "in.mp4", "--frames", 2, "--seed", 50
+    assert cli.main(words(checkpoint, *line, "-o", tmp_path / "held")) == 0
+    assert "held at the scene cuts behind frames 1 (--cuts off fills them)" in capsys.readouterr().err
+    assert drawn == [50, 52]
+    film = media.read_keyframes([tmp_path / "held"])
+    assert all(torch.equal(film[3], film[i]) for i in (4, 5)) and not torch.equal(film[5], film[6])
+    assert cli.main(words(checkpoint, *line, "--cuts", "off", "-o", tmp_path / "filled")) == 0
+    assert drawn[2:] == [50, 51, 52] and not capsys.readouterr().err
+
+
+def test_an_animation_of_which_only_the_last_frame_lasts_is_read(
+    checkpoint: Path, tmp_path: Path, drawn: list[int]
+):
+    pictures = [Image.new("RGB", (64, 64), (60 * i, 0, 0)) for i in range(3)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=[0, 0, 100])
+    assert cli.main(words(checkpoint, tmp_path / "a.gif", "--fps", 60, "-o", tmp_path / "b.mp4")) == 0
+
+
+def test_other_weights_under_the_same_name_draw_everything_anew(
+    checkpoint: Path, tmp_path: Path, drawn: list[int]
+):
+    noise_film(tmp_path / "in", 3)
+    model = tmp_path / "model.safetensors"
+    line = (
+        "interpolate",
+        tmp_path / "in",
+        "--model",
+        model,
+        "--adapter",
+        "none",
+        "--device",
+        "cpu",
+        "--steps",
+        1,
+    )
+    line = [str(word) for word in (*line, "--keep-segments", "-o", tmp_path / "film.gif")]
+    for _ in range(2):
+        model.write_bytes(checkpoint.read_bytes())
+        os.utime(model, ns=(len(drawn), len(drawn)))
+        assert cli.main(line) == 0
+    assert len(drawn) == 4
 
 
 def test_slow_motion_has_no_sound_and_a_gif_says_so(

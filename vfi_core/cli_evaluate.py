@@ -123,7 +123,7 @@ def _add_model(
         label = "base" if name is None else f"adapter {Path(name).stem}"
         adapter = None if name is None else find_adapter(name, True)
         own = method_of(adapter)
-        methods = args.methods or (METHODS if name is None else [own])
+        methods = dict.fromkeys(args.methods or ()) or (METHODS if name is None else [own])
         for method in methods if own == "held" else [own]:
             full = label if method == own else f"{label}, {method}"
             if full in interpolators:

@@ -9,6 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--source-fps", type=float, metavar="FPS", help="frames a second of the keyframes (a video's own)")
     add("--positions", metavar="LIST", help="frame numbers of the keyframes, as 0,12,40 (evenly apart)")
-    add("--loop", action="store_true", help="go on from the last keyframe to the first one")
+    add(
+        "--loop",
+        action="store_true",
+        help="go on from the last keyframe to the first one; with --positions, --frames is the way back",
+    )
     add(
         "--cuts",
         choices=("auto", "off"),
@@ -169,7 +174,7 @@ def main(args: argparse.Namespace) -> None:
     media.check_output(args.out, timeline.fps)
     sound = source.sound if keeps_time else None
     if sound and args.out.suffix.lower() != ".mp4":
-        print(f"svd-vfi: note: {args.out.name} holds no sound; an .mp4 does", file=sys.stderr)
+        _note(f"{args.out.name} holds no sound; an .mp4 does")
     settings = Settings(
         steps=args.steps,
         seed=args.seed,
@@ -189,10 +194,13 @@ def main(args: argparse.Namespace) -> None:
         work(timeline, settings, trained),
         {s.number: seed_of(s, args.seed, reseeded) for s in timeline.segments},
     )
+    kept = "what was drawn is kept, the same command goes on from there"
     try:
         media.write_film(segments.film(), args.out, timeline.fps, sound)
     except ValueError as error:
-        raise ValueError(f"{error}; what was drawn is kept, the same command goes on from there") from error
+        raise ValueError(f"{error}; {kept}") from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(kept) from None
     if args.sheet:
         sheet = contact_sheet((frame / 255 for frame in segments.film()), timeline.shown)
         media.write_picture((sheet * 255).round().to(torch.uint8), args.sheet)
@@ -215,15 +223,18 @@ def _timeline(
     from .cuts import find_cuts
     from .timeline import Timeline, even_timeline, resampled_timeline, timed_timeline
 
-    if args.cuts == "auto" or (args.cuts is None and source.times is not None):
-        skipped |= set(find_cuts(source.frames()))
+    if args.cuts == "auto" or (args.cuts is None and source.video):
+        again = islice(source.frames(), 1) if args.loop else ()  # the way back may be a cut, too
+        if cuts := find_cuts(chain(source.frames(), again)):
+            _note(f"held at the scene cuts behind frames {', '.join(map(str, cuts))} (--cuts off fills them)")
+            skipped |= set(cuts)
     source_fps = args.source_fps or source.fps
     count = args.frames or trained["frames"] - 2
     keeps_time = False
     if positions is not None:
         timeline = Timeline(positions, count + 1 if args.loop else None, args.fps or trained["fps"], skipped)
     elif args.fps and source_fps and not args.frames:
-        keeps_time = not args.loop
+        keeps_time = not args.loop and args.source_fps in (None, source.fps)
         if source.times is None or args.source_fps:
             timeline = resampled_timeline(source.count, source_fps, args.fps, args.loop, skipped)
         else:
@@ -231,20 +242,41 @@ def _timeline(
     else:
         natural = source_fps * (count + 1) if source_fps else float(trained["fps"])
         fps = natural if args.fps is None else args.fps
-        keeps_time = bool(source_fps) and fps == natural and not args.loop
+        as_long = fps == natural and not args.loop and args.source_fps in (None, source.fps)
+        keeps_time = as_long and source.steady
+        if as_long and source.sound and not keeps_time:
+            _note("the video's frames are unevenly apart, so the film has no sound; --fps keeps their times")
         timeline = even_timeline(source.count, count, fps, args.loop, skipped)
     return timeline, keeps_time
 
 
 def _alike(args: argparse.Namespace, svd: SVD, trained: Mapping[str, Any], settings: Settings) -> str:
     """What a segment depends on besides its keyframes, length and seed."""
+    from .tiny import ADAPTERS, TINY
+    from .weights import files_behind
 
-    def identity(name: str | None) -> str:
-        path = Path(name or "")
-        return f"{name} {path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else str(name)
-
+    model = Path(args.model or TINY)
+    files = sorted(model.rglob("*.safetensors")) if model.is_dir() else [model]
+    adapter = ADAPTERS.get(args.adapter or "fast") or Path(args.adapter or "")
+    files += files_behind(adapter)
+    stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     own = dataclasses.asdict(settings) | {"seed": None, "dtype": str(svd.unet.dtype)}
-    return json.dumps([identity(args.model), identity(args.adapter), dict(trained), own], sort_keys=True)
+    told = [version(), args.model, args.adapter, stamps, dict(trained), own]
+    return json.dumps(told, sort_keys=True)
+
+
+def version() -> str:
+    """Of this package, where it is installed as one."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("svd-vfi")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _note(words: str) -> None:
+    print(f"svd-vfi: note: {words}", file=sys.stderr)
 
 
 def samples() -> list[str]:
@@ -278,8 +310,10 @@ def _dtype(name: str, device: torch.device, bundled: bool) -> torch.dtype:
 
 
 def _sources(args: argparse.Namespace) -> list[Path]:
-    if args.positions is not None and args.frames:
+    if args.positions is not None and args.frames and not args.loop:
         raise ValueError("--positions and --frames both say how far apart the keyframes are; give one")
+    if args.source_fps is not None and not args.source_fps > 0:
+        raise ValueError(f"--source-fps is {args.source_fps:g}; use more than 0")
     if args.sample is None:
         if not args.keyframes:
             raise ValueError("no keyframes given; give two pictures, a folder, a video, or --sample NAME")

@@ -70,9 +70,9 @@ class Segments:
                 for _ in film_frames(self.timeline, self.source.frames(), segment):
                     pass
         except KeyboardInterrupt:
-            if not self._kept():
+            kept = sum(place.is_dir() for place in self.places.values())
+            if not kept:
                 raise
-            kept = len(self._kept())
             raise KeyboardInterrupt(
                 f"{kept} of {len(efforts)} segments are kept; the same command goes on from there"
             ) from None
@@ -106,5 +106,6 @@ class Segments:
     def _digest(self, length: int, seed: int, *pictures: Tensor) -> str:
         digest = hashlib.sha256(f"{self.alike} {length} {seed}".encode())
         for picture in pictures:
+            digest.update(f" {tuple(picture.shape)} ".encode())
             digest.update(picture.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]

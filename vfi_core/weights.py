@@ -10,7 +10,7 @@ from .adapter import FORMAT, Adapter, is_adapter, load_adapter
 from .files import read_header, weight_files
 from .framer import Framer, load_framer
 from .kinds import is_framer, kind
-from .reversal import Reversal, is_reversal, load_reversal
+from .reversal import ORIGINAL, Reversal, is_reversal, load_reversal
 
 Weights: TypeAlias = Adapter | Framer | Reversal
 Recognises = Callable[[Collection[str], Mapping[str, str]], bool]  # names of tensors, metadata
@@ -43,6 +43,15 @@ def are_weights(path: Path) -> bool:
     except ValueError:
         return False
     return any(recognises(*header) for recognises, _ in FORMATS)
+
+
+def files_behind(path: Path) -> list[Path]:
+    """Every file that the weights at ``path`` are read from: another one there makes other weights."""
+    path = Path(path)
+    if path.is_dir():
+        return sorted(path.rglob("*.safetensors"))
+    original = path.parent / ORIGINAL
+    return [path, original] if original.is_file() and original != path else [path]
 
 
 def _header(path: Path) -> tuple[list[str], dict[str, str]]:

@@ -20,7 +20,7 @@ from ...vfi_core.samplers import offset_seed
 from ...vfi_core.sizes import fit, restore
 from ...vfi_core.timeline import Segment, Timeline, film_frames, seed_of
 from ...vfi_core.weights import Weights
-from .kept import Frames, Same, digest
+from .kept import Drawn, Frames, Same, digest
 from .pictures import condition, decode, encode
 from .sample import fill
 
@@ -61,7 +61,10 @@ def split(
     """The keyframes of one segment after the other. images [n, H, W, 3] in 0..1.
 
     longest  frames drawn at once, of which a shorter segment is thinned out; a longer one is drawn whole
+    Raises ValueError for 1 or 2 of them.
     """
+    if 0 < longest < 3:
+        raise ValueError(f"clips of {longest} frames have nothing between their ends; use at least 3")
     encoded: dict[int, tuple[Tensor, Tensor]] = {}  # of the segment before: neighbours share a keyframe
     for segment in timeline.segments:
         ends = (segment.first, segment.last)
@@ -219,21 +222,26 @@ def interpolate(
         )
         for segment in timeline.segments
     }
+    for key in [key for key in kept if key not in keys.values() or not kept[key].whole]:
+        del kept[key]
     bar = comfy.utils.ProgressBar(sum(drawing.effort(s.length) for s, key in keys.items() if key not in kept))
 
     def draw(segment: Segment, first: Tensor, last: Tensor) -> Tensor:
         key = keys[segment]
         if key in kept:
-            drawn = torch.cat([first[None], kept[key].to(film), last[None]])
+            drawn = torch.cat([first[None], kept[key].frames.to(film), last[None]])
         else:
             drawn = drawing.draw(segment.length, first, last, key[2], bar)
         start = segment.start + 1 - bool(timeline.begins)
-        kept[key] = film[start : start + segment.length - 2]
-        kept[key].copy_(drawn[1:-1])
+        mine = film[start : start + segment.length - 2]
+        mine.copy_(drawn[1:-1])
+        kept[key] = Drawn(mine)
         return drawn
 
-    for i, frame in enumerate(film_frames(timeline, images, draw)):
-        film[i] = frame
-    for key in set(kept) - set(keys.values()):
-        del kept[key]
+    try:
+        for i, frame in enumerate(film_frames(timeline, images, draw)):
+            film[i] = frame
+    except BaseException:  # cancelled: what is kept must not hold on to a film that nobody gets
+        kept |= {key: Drawn(one.frames.clone()) for key, one in kept.items()}
+        raise
     return film

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...vfi_core.dialect import unet_path_to_comfy
 from ...vfi_core.framer import Framer, missing
-from .control import KEY
+from .control import KEY, check_whole
 from .encoder import original_weights
 from .pictures import SHOWN_KEY
 
@@ -85,12 +85,8 @@ def add_mask(
     run = transformer_options.get(KEY)
     if run is None:
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-    keyframes, b = run.keyframes, len(transformer_options["cond_or_uncond"])
-    if kwargs.get("num_video_frames") != keyframes.length or len(x) != b * keyframes.length:
-        raise ValueError(
-            f"{run.adapter.name} needs all {keyframes.length} frames of the clip at once; take away the "
-            "context windows"
-        )
+    keyframes = run.keyframes
+    _, b = check_whole(keyframes, x, transformer_options, kwargs)
     weight = comfy.model_management.cast_to_device(run.adapter.mask_weight, x.device, x.dtype)
     mask = F.conv2d(missing(keyframes).to(x), weight, padding=1).repeat(b, 1, 1, 1)
 

@@ -1,7 +1,8 @@
 """The frames that a node drew last: one segment drawn anew leaves the others uncomputed, and a cancelled film
 goes on where it was.
 
-They live as long as the MODEL they were drawn with, which the host's own cache holds and lets go.
+They live as long as the MODEL they were drawn with, which the host's own cache holds and lets go; of the
+nodes that draw with one MODEL the last four are remembered.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import weakref
 from collections.abc import Hashable
 from typing import Any
 
+import torch
 from torch import Tensor
 
-Frames = dict[Hashable, Tensor]  # what a segment depends on -> its frames between the keyframes
+Frames = dict[Hashable, "Drawn"]  # by what a segment depends on
+NODES = 4
 _kept: weakref.WeakKeyDictionary[Any, dict[str, Frames]] = weakref.WeakKeyDictionary()
 
 
@@ -32,10 +35,32 @@ class Same:
         return one is not None and isinstance(other, Same) and other.refer() is one
 
 
+class Drawn:
+    """A segment's frames between its keyframes, as a view of the film that was handed out."""
+
+    def __init__(self, frames: Tensor) -> None:
+        self.frames, self.sum = frames, checksum(frames)
+
+    @property
+    def whole(self) -> bool:
+        """False once a node further on has written into that film."""
+        return checksum(self.frames) == self.sum
+
+
+def checksum(frames: Tensor) -> float:
+    return frames.sum(dtype=torch.float64).item()
+
+
 def kept_frames(model: Any, node: str | None) -> Frames:
     """What the node of this id drew last with this MODEL, to be read and written; nothing without an id."""
-    return {} if node is None else _kept.setdefault(model, {}).setdefault(node, {})
+    if node is None:
+        return {}
+    nodes = _kept.setdefault(model, {})
+    nodes[node] = nodes.pop(node, {})
+    while len(nodes) > NODES:
+        del nodes[next(iter(nodes))]
+    return nodes[node]
 
 
 def digest(picture: Tensor) -> str:
-    return hashlib.sha256(picture.contiguous().numpy().tobytes()).hexdigest()
+    return f"{tuple(picture.shape)} {hashlib.sha256(picture.contiguous().numpy().tobytes()).hexdigest()}"

@@ -264,6 +264,9 @@ def check_separate_nodes_take_skips_and_seeds_too():
     assert seeds == [SEED + 4, SEED + 5] and len(film) == 12 and indices == [5, 11]
     assert torch.equal(film[indices], pictures()[1:])
     refused("gap 5 was given a seed", node, "Keyframes", **given, reseed="5: 8")
+    both = given | {"images": pictures()[:2]}
+    refused("every gap is skipped", node, "Keyframes", **both, interpolation_states=Skips())
+    refused("at least 3", node, "Keyframes", **given, clip_frames=2)
 
 
 def check_a_film_in_parts_is_the_whole_film():
@@ -296,6 +299,27 @@ def check_one_segment_drawn_anew_computes_no_other():
         whole(multiplier=3, steps=STEPS - 1)
         whole("fast", multiplier=3)
         assert len(drawn) == 8
+        once = whole(multiplier=3)[0]
+        second = once[4:6].clone()
+        once[1:3] = 0.5  # a node further on writes into the film it was given
+        drawn.clear()
+        again = whole(multiplier=3)[0]
+        assert drawn == [SEED] and torch.equal(again[4:6], second) and not (again[1:3] == 0.5).all()
+        kept = kept_room.kept_frames(loaded()[0], "7")
+
+        def cancelled(self, frames, first, last, seed, bar):
+            if len(drawn) == 3:
+                raise KeyboardInterrupt
+            return counted(self, frames, first, last, seed, bar)
+
+        host("film").Drawing.draw = cancelled
+        drawn[:] = [0, 0]
+        try:
+            whole(multiplier=3, reseed="0: 41, 1: 42")
+        except KeyboardInterrupt:
+            pass
+        assert len(kept) == 1  # the one finished segment, and no film behind it
+        assert all(one.frames.untyped_storage().nbytes() == one.frames.nbytes for one in kept.values())
         del once, again, other
     finally:
         host("film").Drawing.draw, fill_room.kept_frames = draw, untouched

@@ -29,6 +29,14 @@ _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.Deco
 
 
 @dataclass(frozen=True)
+class Track:
+    """The sound of a video. begins: seconds of the video's first frame, on the file's own clock."""
+
+    path: Path
+    begins: float
+
+
+@dataclass(frozen=True)
 class Source:
     """Keyframes in order, each [H, W, 3] uint8, all of one size, at least two.
 
@@ -36,7 +44,8 @@ class Source:
     size    H, W
     times   seconds of each from the first, where they come from a video or an animated picture
     fps     frames a second, where known
-    sound   the video that has some
+    sound   where a video has some that can be taken over
+    video   whether they are the frames of a video
     """
 
     frames: Callable[[], Iterator[Tensor]]
@@ -44,7 +53,14 @@ class Source:
     size: tuple[int, int]
     times: tuple[float, ...] | None = None
     fps: float | None = None
-    sound: Path | None = None
+    sound: Track | None = None
+    video: bool = False
+
+    @property
+    def steady(self) -> bool:
+        """Whether every frame is less than half a frame beside the place that ``fps`` gives it."""
+        times = self.times or ()
+        return bool(self.fps) and all(abs(t * self.fps - i) < 0.5 for i, t in enumerate(times))
 
 
 def open_source(paths: list[Path]) -> Source:
@@ -105,18 +121,23 @@ def read_fps(path: Path) -> float | None:
 
 
 def _film(path: Path) -> Source:
-    times, sizes, sound, rate = [], [], False, None
+    times, sizes = [], []
     with open_video(path) as container:
-        sound, rate = bool(container.streams.audio), container.streams.video[0].average_rate
+        rate = container.streams.video[0].average_rate
+        # Without a decoder for it there is no codec context, and nothing to be done with its packets.
+        audible = bool(container.streams.audio) and container.streams.audio[0].codec_context is not None
         for frame in container.decode(video=0):
             sideways = _turns(frame) % 2
             sizes.append((frame.width, frame.height) if sideways else (frame.height, frame.width))
             times.append(frame.time)
     size = _one_size(sizes, lambda i: f"frame {i} of {path.name}", [path])
-    stamped = all(t is not None for t in times) and all(a < b for a, b in zip(times, times[1:], strict=False))
-    since = tuple(t - times[0] for t in times) if stamped else None
+    since = _rising([t - times[0] for t in times]) if None not in times else None
     fps = float(rate) if rate else None
-    return Source(lambda: video_frames(path), len(sizes), size, since, fps, path if sound else None)
+    if since is not None:
+        pace = (len(since) - 1) / since[-1]
+        fps = fps if fps and abs(fps / pace - 1) < 0.05 else pace  # of varying rates the file says anything
+    track = Track(path, times[0]) if audible and since is not None else None
+    return Source(lambda: video_frames(path), len(sizes), size, since, fps, track, True)
 
 
 def _animation(path: Path) -> Source:
@@ -124,8 +145,18 @@ def _animation(path: Path) -> Source:
     sizes = [_size(frame) for frame in frames]
     size = _one_size(sizes, lambda i: f"frame {i} of {path.name}", [path])
     fps = _pace(spans)
-    times = tuple(sum(spans[:i]) / 1000 for i in range(len(spans))) if fps else None
-    return Source(lambda: iter(frames), len(frames), size, times, fps)
+    return Source(
+        lambda: iter(frames),
+        len(frames),
+        size,
+        _rising([sum(spans[:i]) / 1000 for i in range(len(spans))]),
+        fps,
+    )
+
+
+def _rising(times: list[float]) -> tuple[float, ...] | None:
+    """Times that can be relied on: each later than the one before."""
+    return tuple(times) if all(a < b for a, b in zip(times, times[1:], strict=False)) else None
 
 
 def _pace(spans: Sequence[float]) -> float | None:

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
-from .read import open_video
+from .read import Track
 
 COPIED = frozenset(("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"))  # what players take out of an mp4
+# What AAC knows; anything else becomes the last of them.
+RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 64000, 88200, 96000, 48000)
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}  # of so many channels; containers may leave them unnamed
 AHEAD = 0.5  # seconds the sound may be written ahead of the picture
 
 
 class Sound:
     """The first audio stream of a video on its way into an mp4, in step with the frames.
 
-    Times count from the video's first frame, as those of the film do.
+    begins  seconds of the video's first frame: times count from it, as those of the film do
     """
 
-    def __init__(self, source: Any, container: Any) -> None:
-        stream, video = source.streams.audio[0], source.streams.video[0]
-        start = Fraction(video.start_time or 0) * (video.time_base or 1)
+    def __init__(self, source: Any, container: Any, begins: float) -> None:
+        stream = source.streams.audio[0]
+        codec = stream.codec_context.codec
         self.mux = container.mux
-        if stream.codec_context.name in COPIED:
-            self.packets = _copied(source, stream, container.add_stream_from_template(stream), start)
+        if getattr(codec, "canonical_name", codec.name) in COPIED:  # the decoder of mp3 is called mp3float
+            self.packets = _copied(source, stream, container.add_stream_from_template(stream), begins)
         else:
-            self.packets = _encoded(
-                source, stream, container.add_stream("aac", rate=stream.codec_context.sample_rate), start
-            )
+            rate = stream.codec_context.sample_rate
+            rate = rate if rate in RATES else RATES[-1]
+            out = container.add_stream("aac", rate=rate)
+            out.codec_context.layout = LAYOUTS.get(stream.codec_context.channels, "stereo")
+            self.packets = _encoded(source, stream, out, rate, begins)
         self.waiting = next(self.packets, None)
 
     def until(self, seconds: float) -> None:
@@ -40,32 +43,35 @@ class Sound:
 
 
 @contextmanager
-def sound_of(path: Path | None, container: Any) -> Iterator[Sound | None]:
+def sound_of(track: Track | None, container: Any) -> Iterator[Sound | None]:
     """`Sound` of a video into an mp4 container that is open for writing; None without one."""
-    if path is None:
+    import av
+
+    if track is None:
         yield None
         return
-    with open_video(path) as source:
-        yield Sound(source, container)
+    # Not by `open_video`: what the writer raises in here is no fault of the source's.
+    with av.open(f"file:{track.path}", options={"protocol_whitelist": "file"}) as source:
+        yield Sound(source, container, track.begins)
 
 
-def _copied(source: Any, stream: Any, out: Any, start: Fraction) -> Iterator[tuple[float, Any]]:
-    shift = round(start / stream.time_base)
+def _copied(source: Any, stream: Any, out: Any, begins: float) -> Iterator[tuple[float, Any]]:
+    shift = round(begins / stream.time_base)
     for packet in source.demux(stream):
         if packet.dts is None:  # the flush packet at the end
             continue
-        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+        packet.pts = (packet.dts if packet.pts is None else packet.pts) - shift
+        packet.dts -= shift
         seconds = float(packet.dts * stream.time_base)
         packet.stream = out
         yield seconds, packet
 
 
-def _encoded(source: Any, stream: Any, out: Any, start: Fraction) -> Iterator[tuple[float, Any]]:
+def _encoded(source: Any, stream: Any, out: Any, rate: int, begins: float) -> Iterator[tuple[float, Any]]:
     import av
 
-    rate = stream.codec_context.sample_rate
-    resampler = av.AudioResampler("fltp", stream.layout.name, rate)
-    shift = round(start * rate)
+    resampler = av.AudioResampler("fltp", out.codec_context.layout.name, rate)
+    shift = round(begins * rate)
 
     def packets(frame: Any) -> Iterator[tuple[float, Any]]:
         for packet in out.encode(frame):

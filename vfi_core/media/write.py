@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from .read import Track
 from .sound import sound_of
 
 FILMS = (".mp4", ".gif", ".webp")
@@ -58,13 +59,13 @@ def check_output_file(out: Path) -> None:
         raise ValueError(f"{out} is a folder, so no file can stand there; give another name")
 
 
-def write_film(frames: Tensor | Iterable[Tensor], out: Path, fps: float, sound: Path | None = None) -> None:
+def write_film(frames: Tensor | Iterable[Tensor], out: Path, fps: float, sound: Track | None = None) -> None:
     """Writes frames [n, H, W, 3] uint8 to ``out``: .mp4, .gif, animated .webp, or a folder of 00000.png, ...
 
     The png folder is exact. The others are lossy: mp4 is H.264 yuv420p in BT.709 (plays everywhere; an odd
     size gains one repeated row or column); gif has one palette of 256 colours for the film. Of an mp4 and of
     a folder one frame is in memory at a time; gif and webp need them all.
-    sound  a video whose sound goes into an mp4, from its first frame on
+    sound  goes into an mp4, from its video's first frame on
     Raises ValueError for what ``check_output`` refuses and where the disk does not take it.
     """
     check_output(out, fps)
@@ -143,7 +144,7 @@ def _write_gif(frames: Iterable[Tensor], path: Path, fps: float) -> None:
     first.save(path, save_all=True, append_images=rest, duration=spans, loop=0, optimize=False)
 
 
-def _write_mp4(frames: Iterable[Tensor], path: Path, fps: float, sound: Path | None) -> None:
+def _write_mp4(frames: Iterable[Tensor], path: Path, fps: float, sound: Track | None) -> None:
     import av
 
     # faststart puts the index in front, so that a browser plays it while it loads.

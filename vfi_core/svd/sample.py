@@ -102,7 +102,9 @@ def sample_segment(
             denoiser = fuse_directions(denoiser, _guided(*backwards))
         held = hold_known(denoiser, keyframes.known * scale, keyframes.mask, noise, clean)
         stream = torch.Generator().manual_seed(seed)
-        torch.randn(noise.shape, generator=stream)  # as `clip_noise`: churn goes on there, as in the host
+        torch.randn(
+            noise.shape, generator=stream
+        )  # as `clip_noise`: churn goes on there, as in the host on a CPU
         x = sample_euler(held, x, sigmas, callback, settings.churn, stream)
     return blend_known(x / scale, keyframes.known, keyframes.mask)  # the last subtraction rounds
 
