@@ -58,7 +58,9 @@ def nodes(editor: Editor) -> None:
 
 
 def results(editor: Editor, output: Path) -> None:
-    """film.jpg; adapter.jpg, with the adapter and without it below; gap.jpg, before it is filled."""
+    """film.jpg; adapter.jpg, with the adapter and without it below; gap.jpg, before it is filled; cuts.jpg, a
+    film of two scenes.
+    """
     quick = json.loads((ROOT / "tests/host/api/quick_start.json").read_text())
     load, film = (
         next(key for key, node in quick.items() if node["class_type"] == f"SVDVFI{kind}")
@@ -87,9 +89,16 @@ def results(editor: Editor, output: Path) -> None:
         | {"sheet": node("ContactSheet", images=[film, 0], compare_with=["without", 0], **marks)},
         "gap": empty | {"sheet": node("ContactSheet", images=["open", 0], **marks)},
     }
-    for name, own in sheets.items():
+    graphs = {name: shared | own for name, own in sheets.items()}
+    cuts = json.loads((ROOT / "tests/host/api/scene_cuts.json").read_text())
+    graphs["cuts"] = {
+        "sheet" if node["class_type"] == "SVDVFIContactSheet" else key: node
+        for key, node in cuts.items()
+        if node["class_type"].startswith(("Load", "ImageBatch", "SVDVFI"))
+    }
+    for name, graph in graphs.items():
         save = {"class_type": "SaveImage", "inputs": {"images": ["sheet", 0], "filename_prefix": name}}
-        body = json.dumps({"prompt": shared | own | {"save": save}}).encode()
+        body = json.dumps({"prompt": graph | {"save": save}}).encode()
         request = urllib.request.Request(f"{editor.url}/prompt", body, {"Content-Type": "application/json"})
         urllib.request.urlopen(request).close()
         for _ in range(180):

@@ -113,6 +113,12 @@ def _options(modules: Modules | None) -> Options:
     return modules.options if isinstance(modules, AdapterModules) else BASE_OPTIONS
 
 
+def _guidance(settings: Settings, keyframes: Keyframes, low: float, high: float) -> Tensor:
+    """[t, 1, 1, 1] on the latents' device."""
+    shape = GUIDANCE[settings.guidance_shape](keyframes.length, low, high)
+    return shape.view(-1, 1, 1, 1).to(keyframes.latents.device)
+
+
 def _guided(
     svd: SVD,
     modules: Modules | None,
@@ -124,8 +130,7 @@ def _guided(
 ) -> Denoiser:
     """The denoiser x [t, 4, h, w], sigma [] -> x0 [t, 4, h, w] with guidance per frame, scaled latents."""
     low, high = settings.guidance or trained.get("guidance") or UNTOLD_GUIDANCE
-    guidance = GUIDANCE[settings.guidance_shape](keyframes.length, low, high).view(-1, 1, 1, 1)
-    guidance = guidance.to(keyframes.latents.device)
+    guidance = _guidance(settings, keyframes, low, high)
     rows = 1 if low == high == 1 else 2  # without guidance there is no unconditional branch
     branches = _branches(svd, modules, keyframes, pictures, settings, trained, noise, rows)
 
@@ -152,8 +157,7 @@ def _estimates(
     otherwise.
     """
     low, high = settings.guidance or (1.0, 1.0)
-    guidance = GUIDANCE[settings.guidance_shape](keyframes.length, low, high).view(-1, 1, 1, 1)
-    guidance = guidance.to(keyframes.latents.device)
+    guidance = _guidance(settings, keyframes, low, high)
     branches = _branches(svd, modules, keyframes, pictures, settings, trained, noise, 2)
 
     def estimates(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
