@@ -73,9 +73,8 @@ def sample_euler(
     gamma = min(churn / (len(sigmas) - 1), 2**0.5 - 1)
     for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
         if gamma:
-            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
             raised = sigma * (1 + gamma)
-            x, sigma = x + (raised**2 - sigma**2).sqrt() * noise, raised
+            x, sigma = _put_back(x, raised, sigma, generator), raised
         slope = (x - denoiser(x, sigma)) / sigma
         x = x + (following - sigma) * slope
         if callback is not None:
@@ -241,7 +240,8 @@ def _half_step(
     return x0 + following / sigma * (x - unconditional)
 
 
-def _put_back(x: Tensor, sigma: Tensor, following: Tensor, generator: torch.Generator) -> Tensor:
+def _put_back(x: Tensor, sigma: Tensor, following: Tensor, generator: torch.Generator | None) -> Tensor:
+    """``x`` at the noise level ``following``, raised to ``sigma``."""
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
     return x + (sigma**2 - following**2).sqrt() * noise
 

@@ -213,12 +213,14 @@ def interpolate(
     """
     kept = {} if kept is None else kept
     film = images.new_empty(timeline.frames, *images.shape[1:])
+    digests = [digest(image) for image in images]
     keys = {
         segment: (
             drawn_by,
             segment.length,
             seed_of(segment, seed, reseeded),
-            *(digest(images[i]) for i in (segment.first, segment.last)),
+            digests[segment.first],
+            digests[segment.last],
         )
         for segment in timeline.segments
     }

@@ -178,7 +178,9 @@ def test_unheld_sampling_is_the_published_pipeline_s(monkeypatch):
     monkeypatch.setattr(host, "embed", lambda *_: mine["embedded"])  # whose resampling is the host's own
     linear = Settings(guidance_shape="linear")
     trained = dict(svd.config) | CONDITIONS
-    denoiser = host._guided(svd, modules, keyframes, mine["pictures"], linear, trained, augmentation)
+    denoiser = host._guided(
+        host.Direction(svd, modules, keyframes, mine["pictures"], linear, trained, augmentation)
+    )
     sigmas = karras_sigmas(4, svd.config["sigma_min"], svd.config["sigma_max"])
     out = sample_euler(denoiser, mine["noise"] * (1 + sigmas[0] ** 2).sqrt(), sigmas)
     assert told(out, 160) == pytest.approx(STEPS, abs=2e-4)  # fp32; 2.1e-5 measured over all values

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -144,14 +144,8 @@ def _animation(path: Path) -> Source:
     frames, spans = zip(*_pictures(path), strict=True)
     sizes = [_size(frame) for frame in frames]
     size = _one_size(sizes, lambda i: f"frame {i} of {path.name}", [path])
-    fps = _pace(spans)
-    return Source(
-        lambda: iter(frames),
-        len(frames),
-        size,
-        _rising([sum(spans[:i]) / 1000 for i in range(len(spans))]),
-        fps,
-    )
+    since = _rising([ended / 1000 for ended in accumulate((0, *spans[:-1]))])
+    return Source(lambda: iter(frames), len(frames), size, since, _pace(spans))
 
 
 def _rising(times: list[float]) -> tuple[float, ...] | None:

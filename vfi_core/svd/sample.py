@@ -10,7 +10,7 @@ Legend: k keyframes, t frames, H W pixels, h w latent.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,6 +45,31 @@ from .turned import turned_denoiser
 BASE_OPTIONS = Options()  # without an adapter: SVD's own concat latent and image embedding
 
 
+@dataclass(frozen=True)
+class Direction:
+    """A clip as it is drawn one way.
+
+    modules   of the adapter, if any
+    pictures  [k, 3, H, W]  in -1..1, at the working size
+    trained   what settings left at None fall back to
+    noise     [k, 3, H, W]  of the augmentation, unit variance
+    """
+
+    svd: SVD
+    modules: Modules | None
+    keyframes: Keyframes
+    pictures: Tensor
+    settings: Settings
+    trained: dict
+    noise: Tensor
+
+    @property
+    def turned(self) -> Direction:
+        """The same clip backwards, of the same noisy pictures."""
+        flipped = {"pictures": self.pictures.flip(0), "noise": self.noise.flip(0)}
+        return replace(self, keyframes=self.keyframes.turned, **flipped)
+
+
 @torch.no_grad()
 def sample_segment(
     svd: SVD,
@@ -75,20 +100,20 @@ def sample_segment(
     if settings.method == REVERSED:
         low, high = trained.get("guidance") or UNTOLD_GUIDANCE
         settings = replace(settings, guidance=settings.guidance or mean_guidance(low, high))
-    onwards = svd, modules, keyframes, pictures, settings, trained, augmentation
-    backwards = svd, modules, keyframes.turned, pictures.flip(0), settings, trained, augmentation.flip(0)
+    onwards = Direction(svd, modules, keyframes, pictures, settings, trained, augmentation)
+    backwards = onwards.turned
     if settings.method != "held" and positions != (0, frames - 1):
         raise ValueError(
             f"the method {settings.method} needs both ends of a clip, not frames {list(positions)}"
         )
     generator = torch.Generator().manual_seed(offset_seed(seed, RENOISING_SEED))
     if settings.method == REVERSED:
-        denoiser = turned_denoiser(svd.unet, sites, _guided(*onwards), _guided(*backwards))
+        denoiser = turned_denoiser(svd.unet, sites, _guided(onwards), _guided(backwards))
         x = sample_reinjecting(denoiser, x, sigmas, generator, callback)
     elif settings.method in IN_TURN:
         x = IN_TURN[settings.method](
-            _estimates(*onwards),
-            _estimates(*backwards),
+            _estimates(onwards),
+            _estimates(backwards),
             x,
             sigmas,
             *(keyframes.latents * scale),
@@ -97,9 +122,9 @@ def sample_segment(
         )
     else:
         clean = _options(modules).known_frames == "clean"
-        denoiser = _guided(*onwards)
+        denoiser = _guided(onwards)
         if settings.method == "fused":
-            denoiser = fuse_directions(denoiser, _guided(*backwards))
+            denoiser = fuse_directions(denoiser, _guided(backwards))
         held = hold_known(denoiser, keyframes.known * scale, keyframes.mask, noise, clean)
         stream = torch.Generator().manual_seed(seed)
         torch.randn(
@@ -113,26 +138,18 @@ def _options(modules: Modules | None) -> Options:
     return modules.options if isinstance(modules, AdapterModules) else BASE_OPTIONS
 
 
-def _guidance(settings: Settings, keyframes: Keyframes, low: float, high: float) -> Tensor:
+def _guidance(clip: Direction, low: float, high: float) -> Tensor:
     """[t, 1, 1, 1] on the latents' device."""
-    shape = GUIDANCE[settings.guidance_shape](keyframes.length, low, high)
-    return shape.view(-1, 1, 1, 1).to(keyframes.latents.device)
+    shape = GUIDANCE[clip.settings.guidance_shape](clip.keyframes.length, low, high)
+    return shape.view(-1, 1, 1, 1).to(clip.keyframes.latents.device)
 
 
-def _guided(
-    svd: SVD,
-    modules: Modules | None,
-    keyframes: Keyframes,
-    pictures: Tensor,
-    settings: Settings,
-    trained: dict,
-    noise: Tensor,
-) -> Denoiser:
+def _guided(clip: Direction) -> Denoiser:
     """The denoiser x [t, 4, h, w], sigma [] -> x0 [t, 4, h, w] with guidance per frame, scaled latents."""
-    low, high = settings.guidance or trained.get("guidance") or UNTOLD_GUIDANCE
-    guidance = _guidance(settings, keyframes, low, high)
+    low, high = clip.settings.guidance or clip.trained.get("guidance") or UNTOLD_GUIDANCE
+    guidance = _guidance(clip, low, high)
     rows = 1 if low == high == 1 else 2  # without guidance there is no unconditional branch
-    branches = _branches(svd, modules, keyframes, pictures, settings, trained, noise, rows)
+    branches = _branches(clip, rows)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         c_skip, c_out, _, _ = scalings(sigma)
@@ -144,21 +161,13 @@ def _guided(
     return denoise
 
 
-def _estimates(
-    svd: SVD,
-    modules: Modules | None,
-    keyframes: Keyframes,
-    pictures: Tensor,
-    settings: Settings,
-    trained: dict,
-    noise: Tensor,
-) -> Estimates:
+def _estimates(clip: Direction) -> Estimates:
     """One direction of sampling in turn: (unconditional, guided) x0, guided by 1 unless asked
     otherwise.
     """
-    low, high = settings.guidance or (1.0, 1.0)
-    guidance = _guidance(settings, keyframes, low, high)
-    branches = _branches(svd, modules, keyframes, pictures, settings, trained, noise, 2)
+    low, high = clip.settings.guidance or (1.0, 1.0)
+    guidance = _guidance(clip, low, high)
+    branches = _branches(clip, 2)
 
     def estimates(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         c_skip, c_out, _, _ = scalings(sigma)
@@ -169,21 +178,13 @@ def _estimates(
     return estimates
 
 
-def _branches(
-    svd: SVD,
-    modules: Modules | None,
-    keyframes: Keyframes,
-    pictures: Tensor,
-    settings: Settings,
-    trained: dict,
-    noise: Tensor,
-    rows: int,
-) -> Callable[[Tensor, Tensor], Tensor]:
+def _branches(clip: Direction, rows: int) -> Callable[[Tensor, Tensor], Tensor]:
     """x [t, 4, h, w] (scaled latents), sigma [] -> the U-Net's F, [rows, t, 4, h, w] float32.
 
-    noise  [k, 3, H, W] of the augmentation, unit variance
-    rows   2: unconditional, conditional; 1: conditional alone
+    rows  2: unconditional, conditional; 1: conditional alone
     """
+    svd, modules, keyframes, pictures = clip.svd, clip.modules, clip.keyframes, clip.pictures
+    settings, trained = clip.settings, clip.trained
     unet, options = svd.unet, _options(modules)
     weight = next(unet.parameters())
     frames, scale = keyframes.length, svd.vae.config["scaling_factor"]
@@ -194,7 +195,9 @@ def _branches(
 
     augmentation = chosen("augmentation", 0.02)
     augmented = (
-        encode(svd, pictures + augmentation * noise).to(weight.device) if augmentation else keyframes.latents
+        encode(svd, pictures + augmentation * clip.noise).to(weight.device)
+        if augmentation
+        else keyframes.latents
     )
     embedded = embed(svd.image_encoder, pictures[[0, -1]]).to(weight)
 
