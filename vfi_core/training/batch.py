@@ -1,0 +1,39 @@
+"""What one training step is given of its clips, whole or a process's share of it.
+
+Legend: b clips, t frames, c features, h w latent, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips as the frozen parts of a base see them; what a trainable image encoder reads comes as pictures.
+
+    latents     [b, t, 4, h, w]  VAE `mode()`, unscaled
+    shown       [b, 2, 4, h, w]  the same of the first and the last picture as the concat latent shows them:
+                noise-augmented in pixel space where the base was trained so
+    embeddings  [b, 2, c]        the image encoder's, of both; None where it is being trained
+    ends        [b, 2, 3, H, W]  both pictures, -1..1; None where their embeddings are there
+    """
+
+    latents: Tensor
+    shown: Tensor
+    embeddings: Tensor | None = None
+    ends: Tensor | None = None
+
+    def part(self, chosen: slice) -> Batch:
+        """Some of its clips: a process's share, or one of several accumulated."""
+        return Batch(**{k: None if v is None else v[chosen] for k, v in self._tensors().items()})
+
+    def to(self, device: torch.device) -> Batch:
+        """The same in float32 on ``device``."""
+        return Batch(**{k: None if v is None else v.to(device).float() for k, v in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Tensor | None]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
