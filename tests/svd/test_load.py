@@ -36,6 +36,12 @@ def rewritten(source: Path, target: Path, change, config: dict | None = None) ->
     return target
 
 
+def test_a_model_is_built_on_one_device() -> None:
+    svd = build(toy_config(), device="meta")
+    for model in sections(svd).values():
+        assert all(x.is_meta for x in (*model.parameters(), *model.buffers()))
+
+
 # The single file
 
 

@@ -55,9 +55,8 @@ def build(config: SVDConfig, dtype: torch.dtype = torch.float32, device: str | t
         ):  # the transformers' norms are 1e-6 in both hosts
             module.eps = UNET_EPS
     for model in (unet, vae, image_encoder):
-        nn.Module.to(model, dtype).eval().requires_grad_(
-            False
-        )  # diffusers' own `to` logs a warning about nothing
+        # diffusers' own `to` logs a warning about nothing. To the device again: its mix factors ignore `with`.
+        nn.Module.to(model, device, dtype).eval().requires_grad_(False)
     return SVD(unet, vae, image_encoder, config, "random weights")
 
 
