@@ -122,11 +122,11 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_every_mean_is_the_csv_s_and_the_best_is_marked(text: str):
     lines, seen = results(), Page(text)
-    metrics = [m for m in METRICS if m.key not in ("lpips", "fid", "fvd")]
+    metrics = [m for m in METRICS if m.key in NUMBERS and m.key != "lpips"]
     for i, metric in enumerate(metrics):
         expected = {}
         for method in METHODS:
-            mine = [line for line in lines if line["method"] == method and line[metric.key] != ""]
+            mine = [line for line in lines if line["method"] == method and line.get(metric.key, "") != ""]
             if mine:
                 expected[method] = float(np.mean([line[metric.key] for line in mine]))
                 if metric.key == "flow":
@@ -281,3 +281,28 @@ def test_a_film_of_another_size_than_the_truth_is_refused(tmp_path: Path):
     Image.new("RGB", (30, 10)).save(out / "films" / "pans" / "clip0" / "fast.webp", lossless=True)
     with pytest.raises(ValueError, match="fast.webp is 30x10 and the truth's film 60x10"):
         write_report(out)
+
+
+@pytest.mark.parametrize(
+    ("methods", "asking", "expected"),
+    [
+        ({"linear": "linear", "base": "base", "x": "adapter x", "y": "adapter y"}, "base x y", "adapter x"),
+        ({"linear": "linear", "vae": "VAE round trip of the truth", "base": "base"}, "base", "base"),
+        ({"nearest": "nearest", "linear": "linear", "r": "RIFE (published)"}, "", "RIFE (published)"),
+        ({"linear": "linear", "nearest": "nearest"}, "", "nearest"),
+        ({"linear": "linear"}, "", "linear"),
+    ],
+)
+def test_the_method_in_view_is_the_first_adapter_or_what_comes_nearest(
+    tmp_path: Path, methods: dict[str, str], asking: str, expected: str
+):
+    lines = [line | {"calls": 9 * (line["method"] in asking.split())} for line in results(1, methods=methods)]
+    text = write_report(folder(tmp_path, lines, films=False, methods=methods)).read_text(encoding="utf-8")
+    assert f"The method in view is {expected}, the reference is linear" in text
+
+
+def test_several_sets_share_the_films(tmp_path: Path):
+    out = folder(tmp_path, results(12, ("a", "b", "c")), films=False)
+    text = write_report(out).read_text(encoding="utf-8")
+    # 6 best and 6 worst among three sets.
+    assert text.count("<h5>") == 12 and text.count("<h2>") == 4

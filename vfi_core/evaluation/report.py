@@ -39,10 +39,8 @@ def write_report(out: Path) -> Path:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string(template)
     report = out / "report.html"
-    report.write_text(
-        page.render(
-            e=evaluation, sections=sections, shown=shown, frame=FRAME, gain=GAIN, small=SMALL, fewest=FEWEST
-        ),
-        encoding="utf-8",
+    text = page.render(
+        e=evaluation, sections=sections, shown=shown, frame=FRAME, gain=GAIN, small=SMALL, fewest=FEWEST
     )
+    report.write_text(text.lstrip(), encoding="utf-8")
     return report

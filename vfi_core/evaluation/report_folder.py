@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-CONFIG = {"command": "", "date": "", "versions": {}, "seed": 0, "reference": "", "ours": "", "methods": {}}
-CONFIG |= {"sets": {}, "notes": [], "set_metrics": {}}
+from .baselines import BASELINES
+
+CONFIG = {"command": "", "date": "", "versions": {}, "settings": {}, "reference": "", "ours": ""}
+CONFIG |= {"methods": {}, "sets": {}, "notes": [], "set_metrics": {}}
 NAMES = {"set", "clip", "motion", "third", "method"}
-SET = {"layout": "", "frames": None, "size": None, "note": ""}  # what config.json says about a set
+SET = {"about": "", "frames": None, "note": ""}  # what config.json says about a set
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,22 @@ class Evaluation:
     ours: str
     ceilings: set[str]
 
+    @property
+    def command(self) -> str:
+        """As it was typed."""
+        command = self.config["command"]
+        return command if isinstance(command, str) else shlex.join(map(str, command))
+
+    @property
+    def seed(self) -> int:
+        """Of the noise, and here of the bootstrap."""
+        return int(self.config.get("seed") or self.config["settings"].get("seed") or 0)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those that are a word or a number."""
+        return {k: v for k, v in self.config["settings"].items() if v and isinstance(v, str | int | float)}
+
     def about(self, name: str) -> dict[str, Any]:
         """What the config says about a set, with SET's keys at the least."""
         return SET | self.config["sets"].get(name, {})
@@ -47,9 +66,9 @@ class Evaluation:
 def read_evaluation(out: Path) -> Evaluation:
     """What results.csv and config.json in ``out`` say.
 
-    The reference is config's, else "linear", else the first method. Ours is config's "ours", else the first
-    method that asks a model and is no bare base, else the first that is not the reference. A ceiling is a
-    round trip "of the truth".
+    The reference is config's, else "linear", else the first method. Ours, the method in view, is config's
+    "ours", else the first that asks a model and is no bare base, else the first that is no baseline. A
+    ceiling is a round trip "of the truth".
     Raises ValueError where they are missing or cannot be read, or a name is in one and not in the other.
     """
     lines = _lines(out / "results.csv")
@@ -74,7 +93,8 @@ def read_evaluation(out: Path) -> Evaluation:
         *(m for m in labels if m == config["ours"]),
         *(m for m in labels if m in asking and not labels[m].startswith("base")),
         *(m for m in labels if m in asking),
-        *(m for m in labels if m != reference and m not in ceilings),
+        *(m for m in labels if m not in ceilings and not {m, labels[m]} & BASELINES.keys()),
+        *(m for m in labels if m not in ceilings and m != reference),
         reference,
     ]
     return Evaluation(out, lines, config, labels, reference, ranked[0], ceilings)

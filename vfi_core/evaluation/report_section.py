@@ -75,7 +75,7 @@ class Section:
     @property
     def unmeasured(self) -> list[str]:
         """Names of those that none has."""
-        return [m.name for m in METRICS if m not in self.metrics]
+        return list(dict.fromkeys(m.name for m in METRICS if m not in self.metrics))
 
     @property
     def heads(self) -> list[tuple[str, int]]:

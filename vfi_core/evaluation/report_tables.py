@@ -37,6 +37,8 @@ METRICS = (
     Metric("flow", "flow", "one", 2, "all frames", "summed motion as a ratio to the truth's"),
     Metric("psnr_centre", "PSNR dB", "high", 2, "centre frame", "the centre frame's alone"),
     Metric("ssim_centre", "SSIM", "high", 3, "centre frame", "the centre frame's alone"),
+    Metric("lpips_centre", "LPIPS", "low", 3, "centre frame", "the centre frame's alone"),
+    Metric("flip_centre", "FLIP", "low", 3, "centre frame", "the centre frame's alone"),
     Metric("endpoint", "endpoint", "low", 4, "given frames", "mean change of the two given frames"),
     Metric("fid", "FID", "low", 1, "whole set", "Fréchet distance of pictures"),
     Metric("fvd", "FVD", "low", 0, "whole set", "Fréchet distance of films"),
@@ -159,7 +161,7 @@ def gains(e: Evaluation, of: dict[str, list[Line]]) -> dict[str, float]:
 
 
 def against(e: Evaluation, of: dict[str, list[Line]], method: str) -> Against:
-    seed = e.config["seed"]
+    seed = e.seed
 
     def compare(a: str, b: str) -> dict[str, Difference | None]:
         return {
@@ -172,7 +174,7 @@ def against(e: Evaluation, of: dict[str, list[Line]], method: str) -> Against:
 def third_of(e: Evaluation, of: dict[str, list[Line]], name: str) -> Third:
     some = {m: [line for line in lines if line.third == name] for m, lines in of.items()}
     motion = {line.clip: line.motion for lines in some.values() for line in lines}.values()
-    seed, there = e.config["seed"], some.get(e.reference, [])
+    seed, there = e.seed, some.get(e.reference, [])
     return Third(
         name,
         len(motion),
