@@ -51,8 +51,8 @@ class Axis:
     high: float
 
     def holds(self, d: Difference) -> bool:
-        """Whether the interval can be drawn."""
-        return self.low <= d.low and d.high <= self.high
+        """Whether there is an interval that can be drawn."""
+        return d.ends is not None and self.low <= d.ends[0] and d.ends[1] <= self.high
 
     def at(self, value: float) -> float:
         """Its place in pixels, half a dot off the edges."""
@@ -61,7 +61,7 @@ class Axis:
 
 def axis(differences: Iterable[Difference | None]) -> Axis:
     """The axis on which all the finite intervals have their place."""
-    ends = [end for d in differences if d for end in (d.low, d.high) if math.isfinite(end)]
+    ends = [end for d in differences if d and d.ends for end in d.ends if math.isfinite(end)]
     return Axis(min(0.0, *ends, 0.0), max(0.0, *ends, 0.0))
 
 

@@ -75,7 +75,8 @@ class Section:
     @property
     def unmeasured(self) -> list[str]:
         """Names of those that none has."""
-        return list(dict.fromkeys(m.name for m in METRICS if m not in self.metrics))
+        there = {m.name for m in self.metrics}
+        return list(dict.fromkeys(m.name for m in METRICS if m.name not in there))
 
     @property
     def heads(self) -> list[tuple[str, int]]:

@@ -46,7 +46,7 @@ METRICS = (
     Metric("seconds", "seconds", "", 2, "cost of a clip", "on the machine that ran it"),
 )
 PSNR = METRICS[0]
-FEWEST = 6  # clips that can be told apart: of 5, all better, a sign test says 2 / 2**5 = 0.06
+FEWEST = 6  # clips that have an interval: of 5, all better, a sign test says p = 2 / 2**5 = 0.06
 TOF = next(m for m in METRICS if m.key == "tof")
 
 
@@ -62,14 +62,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean paired difference over ``clips`` clips, its 95 % interval, and on how many it is the better.
+    """The mean paired difference over ``clips`` clips, and on how many it is the better.
 
-    verdict  "better" or "worse" where the interval leaves out zero and the clips are FEWEST or more, else ""
+    ends     of its 95 % interval; None for fewer clips than FEWEST
+    verdict  "better" or "worse" where the interval leaves out zero, else ""
     """
 
     mean: float
-    low: float
-    high: float
+    ends: tuple[float, float] | None
     better: int
     clips: int
     verdict: str
@@ -139,12 +139,13 @@ def difference(metric: Metric, lines: list[Line], others: list[Line], seed: int)
         return None
     # Equal first: inf - inf, both films perfect, is no difference.
     gaps = [0.0 if a == b else a - b for a, b in pairs]
-    low, high = paired_bootstrap(gaps, seed)
     sign = -1 if metric.better == "low" else 1
     better = sum(sign * gap > 0 for gap in gaps)
-    told = len(gaps) >= FEWEST and (low > 0 or high < 0)
-    verdict = ("better" if sign * low > 0 else "worse") if told else ""
-    return Difference(sum(gaps) / len(gaps), low, high, better, len(gaps), verdict)
+    ends, verdict = None, ""
+    if len(gaps) >= FEWEST:
+        ends = low, high = paired_bootstrap(gaps, seed)
+        verdict = "" if low <= 0 <= high else "better" if sign * low > 0 else "worse"
+    return Difference(sum(gaps) / len(gaps), ends, better, len(gaps), verdict)
 
 
 def gains(e: Evaluation, of: dict[str, list[Line]]) -> dict[str, float]:
