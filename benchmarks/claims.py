@@ -40,9 +40,10 @@ from vfi_core.svd.settings import Settings
 from vfi_core.tiny import ADAPTERS, ROOM, TINY
 from vfi_core.training.clips import ClipSource
 from vfi_core.training.config import build, read_toml
-from vfi_core.training.denoiser import adapter_key, preset, train_adapter
+from vfi_core.training.denoiser import train_adapter
 from vfi_core.training.pool import latent_pool
 from vfi_core.training.recipes import AdapterRecipe
+from vfi_core.training.trainable import adapter_key, preset
 
 AVERAGE = "tensor.average."
 

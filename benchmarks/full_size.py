@@ -22,7 +22,7 @@ from vfi_core.svd.adapted import head_dim_of
 from vfi_core.svd.interpolate import interpolate
 from vfi_core.svd.load import FULL_SIZE, SVD, build, load_svd, save_single_file
 from vfi_core.svd.settings import Settings
-from vfi_core.training.denoiser import adapter_key, new_modules
+from vfi_core.training.trainable import adapter_key, new_modules
 
 
 def peak() -> float:

@@ -17,7 +17,7 @@ from vfi_core.svd.load import SVD, load_svd
 from vfi_core.svd.settings import Settings
 from vfi_core.tiny import ADAPTERS, ROOM, TINY
 from vfi_core.training.config import read_toml
-from vfi_core.training.denoiser import preset
+from vfi_core.training.trainable import preset
 
 
 @pytest.fixture(scope="module")

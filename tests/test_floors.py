@@ -41,7 +41,9 @@ TABLE = {
     "vfi_core/media": Room({"torch", "numpy", "PIL", "av"}, set()),
     "vfi_core/svd": Room(NUMBERS | {"diffusers", "transformers"}, {"vfi_core", *DATA}),
     "vfi_core/training": Room(
-        NUMBERS | {"diffusers", "transformers", "peft", "accelerate", "av", "tqdm", "tomli"},
+        NUMBERS
+        | {"diffusers", "transformers", "peft", "accelerate", "av", "tqdm", "tomli"}
+        | {"matplotlib", "bitsandbytes"},
         {"vfi_core", "vfi_core/svd", "vfi_core/media", *DATA},
     ),
     "vfi_core/evaluation": Room(

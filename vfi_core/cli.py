@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
 
-from . import cli_evaluate, cli_inspect, cli_interpolate
+from . import cli_evaluate, cli_inspect, cli_interpolate, cli_train
 
 # The extra of pyproject.toml that brings what a command imports.
 EXTRAS = {"interpolate": "headless", "train": "train", "evaluate": "eval", "inspect": "headless"}
@@ -72,15 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     interpolate.set_defaults(run=cli_interpolate.main)
 
     train = commands.add_parser("train", help="train a model or an adapter from a TOML file")
-    train.add_argument(
-        "config", type=Path, metavar="CONFIG.toml", help="what to train, on what, and how long"
-    )
-    train.add_argument(
-        "-o", "--out", type=Path, help="folder for checkpoints and the result (the file's own)"
-    )
-    train.add_argument("--data", type=Path, metavar="DIR", help="folder of clips (the configuration's own)")
-    train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    train.set_defaults(run=_train)
+    cli_train.add_arguments(train)
+    train.set_defaults(run=cli_train.main)
 
     evaluate = commands.add_parser("evaluate", help="measure methods and adapters on clips")
     cli_evaluate.add_arguments(evaluate)
@@ -90,14 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     cli_inspect.add_arguments(inspect)
     inspect.set_defaults(run=cli_inspect.main)
     return parser
-
-
-def _train(args: argparse.Namespace) -> None:
-    device = cli_interpolate.choose_device(args.device)
-    from .training import run
-
-    path = run(args.config, args.out, str(device), args.data)
-    print(f"{path.resolve()}: trained")
 
 
 def _refuse(reason: Exception | str) -> int:

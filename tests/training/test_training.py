@@ -20,10 +20,13 @@ from tests.svd.toys import toy_svd
 from vfi_core.adapter import PRESETS, Adapter, Options, load_adapter, save_adapter
 from vfi_core.clipspan import ClipSpan
 from vfi_core.svd.adapted import load_modules, predict
-from vfi_core.training.denoiser import TrainConfig, adapter_key, new_modules, train_adapter, train_base
-from vfi_core.training.loss import NoiseLaw, denoising_loss
+from vfi_core.training.denoiser import train_adapter, train_base
+from vfi_core.training.loss import denoising_loss
+from vfi_core.training.noise import NoiseLaw, draw
 from vfi_core.training.pool import LatentPool
+from vfi_core.training.settings import TrainConfig
 from vfi_core.training.tiny_vae import LATENT_STD, VAEConfig, build_vae, normalise_latents, train_vae
+from vfi_core.training.trainable import adapter_key, new_modules
 
 TRAINING = {"frames": 5, "fps": 7, "motion_bucket_id": 127, "augmentation": 0.0, "size": [64, 64]}
 
@@ -48,22 +51,27 @@ def test_a_pool_hands_out_clips_forwards_and_backwards_each_with_its_own_ends():
     times = torch.arange(5.0)
     latents = times.view(1, 5, 1, 1, 1).expand(3, 5, 4, 8, 8).half()
     ends = torch.tensor([0, 255]).view(1, 2, 1, 1, 1).expand(3, 2, 3, 64, 64).byte()
-    drawn, pictures = LatentPool(latents, ends).draw(
-        16, torch.Generator().manual_seed(0), torch.device("cpu")
-    )
-    backwards = drawn[:, 0, 0, 0, 0] == 4
+    drawn = LatentPool(latents, ends).draw(16, torch.Generator().manual_seed(0), torch.device("cpu"))
+    backwards = drawn.latents[:, 0, 0, 0, 0] == 4
     assert 0 < backwards.sum() < 16
-    for clip, pair, reverse in zip(drawn, pictures, backwards, strict=True):
+    assert torch.equal(drawn.shown, drawn.latents[:, [0, -1]])
+    for clip, pair, reverse in zip(drawn.latents, drawn.ends, backwards, strict=True):
         assert torch.equal(clip[:, 0, 0, 0], times.flip(0) if reverse else times)
         assert torch.equal(pair[:, 0, 0, 0], torch.tensor([1.0, -1.0] if reverse else [-1.0, 1.0]))
 
 
 def test_autocast_trains_and_keeps_the_weights_in_float32(tmp_path):
-    config = TrainConfig(steps=2, batch=2, bfloat16=True)
+    config = TrainConfig(steps=2, batch=2, precision="bfloat16")
     adapter = train_adapter(toy_svd(), PRESETS["fast"], pool(), config, TRAINING, tmp_path, quiet)
     assert {t.dtype for t in adapter.tensors.values()} == {torch.float32}
     assert adapter.tensors["encoder.out.0.weight"].abs().max() > 0
     assert adapter.training["base_dimensions"]["cross_attention_dim"] == 32
+
+
+def loss_of(svd, modules, options, batch, law, seed):
+    g = torch.Generator().manual_seed(seed)
+    draws = draw(law, batch, (svd.config["sigma_min"], svd.config["sigma_max"]), 0.0, g)
+    return denoising_loss(svd, modules, options, batch, draws, TRAINING)
 
 
 def quiet(_line: str) -> None:
@@ -105,12 +113,11 @@ def test_training_goes_on_from_an_adapter_of_the_same_options_alone(name, tmp_pa
 @torch.no_grad()
 def test_a_share_of_clips_is_shown_the_nearer_keyframe():
     svd = toy_svd()
-    latents, ends = pool().draw(2, torch.Generator().manual_seed(1), torch.device("cpu"))
+    batch = pool().draw(2, torch.Generator().manual_seed(1), torch.device("cpu"))
 
     def loss(reading, share):
         law = NoiseLaw(drop_embedding=0, drop_concat=0, drop_both=0, nearest=share)
-        g = torch.Generator().manual_seed(1)
-        return denoising_loss(svd, None, Options(concat_latent=reading), latents, ends, law, TRAINING, g)
+        return loss_of(svd, None, Options(concat_latent=reading), batch, law, 1)
 
     assert loss("first", 1.0) == loss("nearest", 0.0) != loss("first", 0.0)
 
@@ -150,9 +157,9 @@ def test_every_trainable_tensor_has_a_gradient_once_the_zeros_have_moved(name):
     with torch.no_grad():
         for p in trainable.values():
             p += 0.02 * torch.randn(p.shape, generator=g)
-    latents, ends = pool().draw(2, g, torch.device("cpu"))
+    batch = pool().draw(2, g, torch.device("cpu"))
     law = NoiseLaw(drop_embedding=0, drop_concat=0, drop_both=0)
-    denoising_loss(svd, modules, modules.options, latents, ends, law, TRAINING, g).backward()
+    loss_of(svd, modules, modules.options, batch, law, 2).backward()
     # A token of one has nothing to choose between: cross-attention's norm, q and k cannot matter.
     idle = ("attn2.to_q", "attn2.to_k", ".norm2.", "norm2.weight", "norm2.bias")
     for key, p in trainable.items():
@@ -163,15 +170,10 @@ def test_every_trainable_tensor_has_a_gradient_once_the_zeros_have_moved(name):
 
 def test_the_two_losses_differ_by_their_weight_alone():
     svd = toy_svd()
-    latents, ends = pool().draw(1, torch.Generator().manual_seed(3), torch.device("cpu"))
+    batch = pool().draw(1, torch.Generator().manual_seed(3), torch.device("cpu"))
     law = NoiseLaw(mean=1.0, std=0.0)
     with torch.no_grad():
-        v, eps = (
-            denoising_loss(
-                svd, None, Options(loss=loss), latents, ends, law, TRAINING, torch.Generator().manual_seed(4)
-            )
-            for loss in ("v", "eps")
-        )
+        v, eps = (loss_of(svd, None, Options(loss=loss), batch, law, 4) for loss in ("v", "eps"))
     assert eps.item() * (1 + torch.e**2) == pytest.approx(v.item(), rel=1e-5)
 
 
@@ -180,9 +182,10 @@ def test_an_exploding_run_stops_in_one_sentence_and_keeps_its_last_state(tmp_pat
         drawn = 0
 
         def draw(self, batch, g, device):
-            latents, ends = super().draw(batch, g, device)
+            drawn = super().draw(batch, g, device)
             self.drawn += 1
-            return latents * (float("inf") if self.drawn > 2 else 1), ends
+            latents = drawn.latents * (float("inf") if self.drawn > 2 else 1)
+            return dataclasses.replace(drawn, latents=latents)
 
     config = TrainConfig(steps=4, batch=2, save_every=1)
     broken = Breaking(pool().latents, pool().ends)

@@ -64,18 +64,28 @@ class AdapterModules(nn.Module):
         self.to(first.device, first.dtype)
 
     def residuals(
-        self, x: Tensor, hint: Tensor, c_noise: Tensor, ids: Tensor, context: Tensor, span: ClipSpan
+        self,
+        x: Tensor,
+        hint: Tensor,
+        c_noise: Tensor,
+        ids: Tensor,
+        context: Tensor,
+        span: ClipSpan,
+        hooks: contextlib.ExitStack | None = None,
     ) -> list[Tensor]:
         """The condition encoder's residuals, each [(b t), c, h, w].
 
         x        [b, t, 8, h, w]  the U-Net's input; not looked at with `encoder_input = keyframes`
         hint     [b, t, 5, h, w]
         context  [b, n, d]        likewise
+        hooks    see `predict`
         """
         alone = self.options.encoder_input == "keyframes"
         if alone:  # one zero token: the image embedding alone would move the features by 15 %
             context = context.new_zeros(context.shape[0], 1, context.shape[-1])
-        with self.attending("encoder", self.encoder.trunk, replace(span, attention_strength=None)):
+        with contextlib.ExitStack() as own:
+            attending = self.attending("encoder", self.encoder.trunk, replace(span, attention_strength=None))
+            (own if hooks is None else hooks).enter_context(attending)
             return self.encoder(
                 None if alone else x.flatten(0, 1),
                 hint.flatten(0, 1),
@@ -156,6 +166,7 @@ def predict(
     ids: Tensor,
     span: ClipSpan,
     hinted: Tensor | None = None,
+    hooks: contextlib.ExitStack | None = None,
 ) -> Tensor:
     """The U-Net's output F, [b, t, 4, h, w].
 
@@ -165,6 +176,8 @@ def predict(
     else
     c_noise  [b]; context [b, n, d]; ids [b, 3]
     hinted   [b] 1 or 0: rows with 0 get neither residuals nor keyframe attention (`uncond_hint = dropped`)
+    hooks    holds the hooks of this call, which are gone on return otherwise: a backward pass through
+             checkpointed blocks replays them
     """
     rows = x.shape[0]
     inputs = torch.cat([x, concat], dim=2)
@@ -176,11 +189,14 @@ def predict(
     # With `keyframes` nothing that tells the rows apart is read, so that one pass serves them all.
     n = hint.shape[0] if modules.options.encoder_input == "keyframes" else rows
     hint = hint if hint.shape[0] == n else hint.expand(n, *hint.shape[1:])
-    residuals = modules.residuals(inputs[:n], hint, c_noise[:n], ids[:n], context[:n], span)
+    residuals = modules.residuals(inputs[:n], hint, c_noise[:n], ids[:n], context[:n], span, hooks)
     if n < rows:
         residuals = [repeat(r, "t c h w -> (b t) c h w", b=rows) for r in residuals]
     if hinted is not None:
         per_frame = hinted.to(x.dtype).repeat_interleave(span.frames).view(-1, 1, 1, 1)
         residuals = [r * per_frame for r in residuals]
-    with adding_residuals(unet, residuals), modules.attending("unet", unet, span):
+    with contextlib.ExitStack() as own:
+        held = own if hooks is None else hooks
+        held.enter_context(adding_residuals(unet, residuals))
+        held.enter_context(modules.attending("unet", unet, span))
         return unet(inputs, c_noise, encoder_hidden_states=context, added_time_ids=ids).sample

@@ -23,7 +23,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ..config import CONFIG_KEY, FULL_SIZE, SVDConfig
 from ..dialect import PREFIXES, to_diffusers, to_single_file
-from ..files import weight_files, write_safetensors
+from ..files import read_header, weight_files, write_safetensors
 from ..kinds import PARTS, PICKLES, kind, refuse_other_formats
 
 WANTED = kind([prefix + "time_stack." for prefix in PARTS.values()], {})
@@ -83,6 +83,23 @@ def load_svd(
     raise ValueError(
         f"{source} does not exist; give a .safetensors file, a diffusers folder or a hub id owner/name"
     )
+
+
+def config_of(source: str | Path) -> SVDConfig:
+    """The dimensions of a base, read off its header or its folder; no weight is. A hub id that is not on this
+    disk is taken for one of Stability's.
+
+    Raises ValueError for a file that is no SVD's.
+    """
+    path = Path(source)
+    if path.is_file():
+        names, metadata = read_header(path)
+        if (what := kind(names, metadata)) != WANTED:
+            raise ValueError(
+                f"{path.name} is {what}; give Stable Video Diffusion's checkpoint, svd or svd_xt"
+            )
+        return _config_of(path, metadata)
+    return _config_of_folder(path) if path.is_dir() else FULL_SIZE
 
 
 def save_single_file(svd: SVD, path: Path, dtype: torch.dtype = torch.float16) -> None:

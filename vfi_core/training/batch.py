@@ -6,6 +6,7 @@ Legend: b clips, t frames, c features, h w latent, H W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,5 +36,5 @@ class Batch:
         """The same in float32 on ``device``."""
         return Batch(**{k: None if v is None else v.to(device).float() for k, v in self._tensors().items()})
 
-    def _tensors(self) -> dict[str, Tensor | None]:
+    def _tensors(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}

@@ -49,10 +49,7 @@ def build(cls: type[C], table: dict[str, Any], where: str) -> C:
         if dataclasses.is_dataclass(hint):
             value = build(hint, value, f"{where}.{name}")  # type: ignore[arg-type]
         elif get_origin(hint) is tuple:
-            if not isinstance(value, list) or not all(type(v) is get_args(hint)[0] for v in value):
-                kind = get_args(hint)[0].__name__
-                raise ValueError(f"{where}: setting '{name}' is {value!r}, expected a list of {kind}")
-            value = tuple(value)
+            value = _list(value, hint, f"{where}: setting '{name}' is {value!r}, expected a list of")
         elif hint is float and type(value) is int:
             value = float(value)
         elif hint in (int, float, str, bool) and type(value) is not hint:
@@ -62,3 +59,13 @@ def build(cls: type[C], table: dict[str, Any], where: str) -> C:
         return cls(**values)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _list(value: Any, hint: Any, complaint: str) -> tuple[Any, ...]:
+    """A list, or a list of lists, as tuples."""
+    kind = get_args(hint)[0]
+    if isinstance(value, list) and get_origin(kind) is tuple:
+        return tuple(_list(v, kind, f"{complaint} lists of") for v in value)
+    if not isinstance(value, list) or not all(type(v) is kind for v in value):
+        raise ValueError(f"{complaint} {getattr(kind, '__name__', 'lists')}")
+    return tuple(value)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..files import write_safetensors
 from ..svd.load import SVD
 from ..svd.pictures import encode
+from .batch import Batch
 from .clips import ClipSource
 from .run_state import digest
 
@@ -24,8 +25,8 @@ class LatentPool:
     def __init__(self, latents: Tensor, ends: Tensor, fingerprint: str = "") -> None:
         self.latents, self.ends, self.fingerprint = latents, ends, fingerprint
 
-    def draw(self, batch: int, g: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(latents [b, t, 4, h, w], ends [b, 2, 3, H, W] in -1..1) of one step, half the clips backwards.
+    def draw(self, batch: int, g: torch.Generator, device: torch.device) -> Batch:
+        """The clips of one step, ends and all, half of them backwards; ``shown`` is without noise.
 
         Every frame was encoded by itself, so a clip backwards is its latents backwards.
         """
@@ -33,7 +34,8 @@ class LatentPool:
         backwards = torch.rand(batch, generator=g) < 0.5
         latents, ends = self.latents[chosen], self.ends[chosen]
         latents[backwards], ends[backwards] = latents[backwards].flip(1), ends[backwards].flip(1)
-        return latents.to(device).float(), ends.to(device).float() / 127.5 - 1
+        latents = latents.to(device).float()
+        return Batch(latents, latents[:, [0, -1]], ends=ends.to(device).float() / 127.5 - 1)
 
 
 @torch.no_grad()

@@ -6,26 +6,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ..adapter import load_adapter, save_adapter
+from ..config import SVDConfig
 from ..files import write_safetensors
-from ..svd.load import FULL_SIZE, build, load_svd, save_single_file
+from ..svd.load import FULL_SIZE, build, config_of, load_svd, save_single_file
 from ..tiny import TINY
+from .card import write_card
 from .clips import ClipSource
 from .config import build as build_config
 from .config import read_toml
-from .denoiser import TrainConfig, preset, train_adapter, train_base
+from .denoiser import train_adapter, train_base
+from .launch import start_accelerator
+from .plan import lines_of, plan_training
 from .pool import latent_pool
+from .settings import PRECISIONS, TrainConfig, ValidationConfig
 from .tiny_vae import VAEConfig, train_vae
+from .trainable import preset
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,14 @@ class BaseRecipe:
     model: dict[str, Any]
     start: str | None = None  # a tiny_svd.safetensors of the same dimensions to begin from
     train: TrainConfig = field(default_factory=TrainConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def __post_init__(self) -> None:
+        if self.train.base_precision != "float32":
+            raise ValueError(
+                f"base_precision is {self.train.base_precision!r}, but nothing of a base is frozen here; "
+                "leave it out"
+            )
 
 
 @dataclass(frozen=True)
@@ -86,22 +103,53 @@ class AdapterRecipe:
     conditions: dict[str, Any] = field(default_factory=dict)  # fps, motion_bucket_id, augmentation, guidance
     licence: str = "inherits the base model's licence"
     train: TrainConfig = field(default_factory=TrainConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
 
+
+CONDITIONS = {"fps": 7, "motion_bucket_id": 127, "augmentation": 0.02, "guidance": [1.0, 3.0]}
+Say = Callable[[str], None]
 
 RECIPES = {"vae": VAERecipe, "base": BaseRecipe, "adapter": AdapterRecipe}
 
 
-def run_recipe(config: Path, out: Path, device_name: str, data: Path | None) -> Path:
-    """Train one recipe; see `vfi_core.training.run`."""
+def read_recipe(config: Path) -> VAERecipe | BaseRecipe | AdapterRecipe:
+    """The recipe a TOML file describes. Raises ValueError for one that cannot be used."""
     table = read_toml(config)
     kind = table.pop("kind", None)
     if kind not in RECIPES:
         raise ValueError(f"{config}: kind is {kind!r}; use one of {', '.join(RECIPES)}")
-    recipe = build_config(RECIPES[kind], table, str(config))
+    return build_config(RECIPES[kind], table, str(config))
+
+
+def run_recipe(config: Path, out: Path, device_name: str, data: Path | None) -> Path | None:
+    """Train one recipe; see `vfi_core.training.run`."""
+    recipe = read_recipe(config)
+    settings = TrainConfig() if isinstance(recipe, VAERecipe) else recipe.train
+    accelerator = start_accelerator(settings, torch.device(device_name), out)
+    if isinstance(recipe, VAERecipe) and accelerator.num_processes > 1:
+        raise ValueError(f"{config}: the VAE trains in one process; start it without accelerate launch")
+    device = accelerator.device if accelerator.num_processes > 1 else torch.device(device_name)
     root = data or Path(recipe.clips.root)
     c = recipe.clips
     clips = ClipSource(root, c.size, c.held_out, procedural=c.procedural)
-    device = torch.device(device_name)
+    if accelerator.is_main_process:
+        _keep(config, out)
+    accelerator.wait_for_everyone()
+    say = _say if accelerator.is_main_process else _nothing
+
+    if isinstance(recipe, VAERecipe):
+        path = _vae(recipe, clips, out, device, say)
+    elif isinstance(recipe, BaseRecipe):
+        path = _base(recipe, clips, out, device, say, accelerator)
+    else:
+        path = _adapter(recipe, clips, out, device, say, accelerator)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return path if accelerator.is_main_process else None
+
+
+def _keep(config: Path, out: Path) -> None:
+    """The configuration beside what it makes. Raises ValueError where another's run lies."""
     out.mkdir(parents=True, exist_ok=True)
     kept = out / "config.toml"
     if kept.exists() and kept.read_bytes() != config.read_bytes():
@@ -109,16 +157,10 @@ def run_recipe(config: Path, out: Path, device_name: str, data: Path | None) -> 
     if not kept.exists():
         shutil.copyfile(config, kept)
 
-    if isinstance(recipe, VAERecipe):
-        return _vae(recipe, clips, out, device)
-    if isinstance(recipe, BaseRecipe):
-        return _base(recipe, clips, out, device)
-    return _adapter(recipe, clips, out, device)
 
-
-def _vae(recipe: VAERecipe, clips: ClipSource, out: Path, device: torch.device) -> Path:
+def _vae(recipe: VAERecipe, clips: ClipSource, out: Path, device: torch.device, say: Say) -> Path:
     start = None if recipe.start is None else _vae_weights(recipe.start)
-    vae = train_vae(recipe.vae, clips, out, device, _say, start).half().float()
+    vae = train_vae(recipe.vae, clips, out, device, say, start).half().float()
     path = out / "vae.safetensors"
     described = {"format": "svd-vfi-vae/1", "vae": json.dumps(dataclasses.asdict(recipe.vae))}
     write_safetensors(path, vae.state_dict(), described)
@@ -134,7 +176,14 @@ def _vae_weights(path: str) -> dict[str, Tensor]:
         raise ValueError(f"{path} is no whole safetensors file ({error}); train it again") from error
 
 
-def _base(recipe: BaseRecipe, clips: ClipSource, out: Path, device: torch.device) -> Path:
+def _base(
+    recipe: BaseRecipe,
+    clips: ClipSource,
+    out: Path,
+    device: torch.device,
+    say: Say,
+    accelerator: Accelerator,
+) -> Path:
     weights = _vae_weights(recipe.vae)
     if lacking := sorted(set(FULL_SIZE) - set(recipe.model)):
         raise ValueError(f"[model] lacks '{lacking[0]}' (it needs {', '.join(FULL_SIZE)})")
@@ -156,36 +205,77 @@ def _base(recipe: BaseRecipe, clips: ClipSource, out: Path, device: torch.device
     svd.name = "tiny_svd"
     training = {name: recipe.model[name] for name in ("frames", "fps", "motion_bucket_id", "augmentation")}
     c = recipe.clips
-    pool = latent_pool(svd, clips, c.pool, c.frames, c.seed, out / "pool.safetensors")
-    train_base(svd, pool, recipe.train, training, out, _say)
+    with accelerator.main_process_first():
+        pool = latent_pool(svd, clips, c.pool, c.frames, c.seed, out / "pool.safetensors")
+    train_base(svd, pool, recipe.train, training, out, say, recipe.validation, accelerator)
     path = out / "tiny_svd.safetensors"
-    save_single_file(svd, path)
+    if accelerator.is_main_process:
+        save_single_file(svd, path)
     return path
 
 
-def _adapter(recipe: AdapterRecipe, clips: ClipSource, out: Path, device: torch.device) -> Path:
+def _adapter(
+    recipe: AdapterRecipe,
+    clips: ClipSource,
+    out: Path,
+    device: torch.device,
+    say: Say,
+    accelerator: Accelerator,
+) -> Path:
     options = preset(recipe.preset, recipe.options)
     start = None if recipe.start is None else load_adapter(Path(recipe.start))
-    svd = load_svd(TINY if recipe.base == "tiny" else recipe.base, device)
+    precision = PRECISIONS[recipe.train.base_precision]
+    svd = load_svd(TINY if recipe.base == "tiny" else recipe.base, device, precision)
     c = recipe.clips
-    if unknown := sorted(set(recipe.conditions) - {"fps", "motion_bucket_id", "augmentation", "guidance"}):
-        raise ValueError(
-            f"unknown condition '{unknown[0]}' (use fps, motion_bucket_id, augmentation, guidance)"
-        )
-    conditions = {"fps": 7, "motion_bucket_id": 127, "augmentation": 0.02, "guidance": [1.0, 3.0]}
-    conditions |= {name: svd.config[name] for name in conditions if name in svd.config} | recipe.conditions
-    training = conditions | {
+    training = conditions_of(recipe, svd.config) | {
         "frames": c.frames,
         "size": [c.size, c.size],
         "data": f"{c.pool} clips of {clips.root.name}, {c.procedural:.0%} procedural",
         "licence": recipe.licence,
     }
-    pool = latent_pool(svd, clips, c.pool, c.frames, c.seed, out / "pool.safetensors")
-    adapter = train_adapter(svd, options, pool, recipe.train, training, out, _say, start)
+    with accelerator.main_process_first():
+        pool = latent_pool(svd, clips, c.pool, c.frames, c.seed, out / "pool.safetensors")
+    adapter = train_adapter(
+        svd, options, pool, recipe.train, training, out, say, start, recipe.validation, accelerator
+    )
     path = out / "adapter.safetensors"
-    save_adapter(adapter, path)
+    if accelerator.is_main_process:
+        save_adapter(adapter, path)
+        write_card(out, path, adapter, recipe.train, recipe.licence)
     return path
+
+
+def conditions_of(recipe: AdapterRecipe, base: SVDConfig) -> dict[str, Any]:
+    """fps, motion bucket, augmentation and guidance: the recipe's, else the base's, else the usual ones."""
+    if unknown := sorted(set(recipe.conditions) - set(CONDITIONS)):
+        raise ValueError(f"unknown condition '{unknown[0]}' (use {', '.join(CONDITIONS)})")
+    return CONDITIONS | {name: base[name] for name in CONDITIONS if name in base} | recipe.conditions
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def _nothing(_line: str) -> None:
+    pass
+
+
+def plan_recipe(config: Path, device: torch.device) -> list[str]:
+    """What training ``config`` would take, as lines; see `plan`. Of the base its header alone is read."""
+    recipe = read_recipe(config)
+    if isinstance(recipe, VAERecipe):
+        raise ValueError(f"{config}: there is no plan of a VAE; it is small, train it")
+    c, processes = recipe.clips, int(os.environ.get("WORLD_SIZE", "1"))
+    if isinstance(recipe, BaseRecipe):
+        base, options = recipe.model, None
+        told = {name: base[name] for name in ("fps", "motion_bucket_id", "augmentation")}
+    else:
+        base = config_of(TINY if recipe.base == "tiny" else recipe.base)
+        options, told = preset(recipe.preset, recipe.options), conditions_of(recipe, base)
+    training = told | {"frames": c.frames, "size": (c.size, c.size)}
+    plan = plan_training(base, options, recipe.train, training, device, processes)
+    part = f"{recipe.train.accumulate} x {recipe.train.part(processes)} of {recipe.train.batch} clips"
+    return [
+        f"{part} a step on {device}, each {c.frames} frames of {c.size}x{c.size}",
+        *lines_of(plan, recipe.train, device),
+    ]

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from ..files import write_safetensors
@@ -27,13 +28,32 @@ def save_run(
     tensors: Mapping[str, Tensor],
     optimisers: Mapping[str, Optimizer],
     fingerprint: str,
+    writes: bool = True,
 ) -> None:
-    """Write a run after ``step`` finished steps; ``fingerprint`` is what it depends on, compared later."""
-    kept = {f"tensor.{k}": v for k, v in tensors.items()}
+    """Write a run after ``step`` finished steps; ``fingerprint`` is what it depends on, compared later.
+
+    writes  whether this is the process that writes; every process brings its shards
+    """
+    kept = {f"tensor.{k}": whole(v) for k, v in tensors.items()}
     for name, optimiser in optimisers.items():
         for index, moments in optimiser.state_dict()["state"].items():
-            kept |= {f"optimiser.{name}.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
+            kept |= {f"optimiser.{name}.{index}.{k}": whole(torch.as_tensor(v)) for k, v in moments.items()}
+    if not writes:
+        return
     write_safetensors(path, kept, {"format": FORMAT, "step": str(step), "fingerprint": fingerprint})
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor, put together where it is sharded over processes (FSDP)."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _like(saved: Tensor, tensor: Tensor) -> Tensor:
+    """``saved`` as ``tensor`` lies: on its device, sharded as it is."""
+    if not isinstance(tensor, DTensor):
+        return saved
+    mesh = tensor.device_mesh
+    return distribute_tensor(saved.to(mesh.device_type), mesh, tensor.placements)
 
 
 def digest(*modules: nn.Module) -> str:
@@ -64,13 +84,16 @@ def load_run(
         if metadata["fingerprint"] != fingerprint:
             raise ValueError("its settings differ from this configuration")
         for name, tensor in tensors.items():
-            tensor.copy_(saved[f"tensor.{name}"])
+            tensor.copy_(_like(saved[f"tensor.{name}"], tensor))
         for name, optimiser in optimisers.items():
             state: dict[int, dict[str, Tensor]] = {}
             prefix = f"optimiser.{name}."
+            parameters = [p for group in optimiser.param_groups for p in group["params"]]
             for key in (k for k in saved if k.startswith(prefix)):
                 index, moment = key.removeprefix(prefix).split(".", 1)
-                state.setdefault(int(index), {})[moment] = saved[key]
+                # Moments lie as their parameter; a count of steps has no shape and lies nowhere.
+                value = _like(saved[key], parameters[int(index)]) if saved[key].ndim else saved[key]
+                state.setdefault(int(index), {})[moment] = value
             optimiser.load_state_dict(
                 {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
             )

@@ -56,11 +56,13 @@ class VAEConfig:
     kl_weight: float = 1.0e-6
     adversarial_weight: float = 0.03
     ema: float = 0.998
-    bfloat16: bool = False  # autocast: half the time on a processor with bfloat16 matrix instructions
+    precision: str = "float32"  # bfloat16: half the time on a processor with matrix instructions for it
     seed: int = 1
     save_every: int = 200
 
     def __post_init__(self) -> None:
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision is {self.precision!r}; use float32 or bfloat16")
         if self.widths[0] < 64 or any(w % 32 for w in self.widths):
             raise ValueError(f"widths are {list(self.widths)}; use multiples of 32, the first at least 64")
 
@@ -149,7 +151,7 @@ def train_vae(
         for group in optimiser.param_groups:
             group["lr"] = config.lr * warm_cosine(step, config.steps, 100)
 
-        with autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+        with autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             posterior = vae.encode(real).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=g).to(device)
             latents = posterior.mean + posterior.std * noise

@@ -1,0 +1,44 @@
+"""A toy's pool and settings, for every test that trains, also in processes of their own."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.svd.toys import toy_svd
+from vfi_core.adapter import PRESETS, Adapter
+from vfi_core.svd.load import SVD
+from vfi_core.training.denoiser import train_adapter
+from vfi_core.training.pool import LatentPool
+from vfi_core.training.settings import TrainConfig
+
+TRAINING = {"frames": 5, "fps": 7, "motion_bucket_id": 127, "augmentation": 0.0, "size": [64, 64]}
+
+
+def pool() -> LatentPool:
+    g = torch.Generator().manual_seed(0)
+    ends = (torch.rand(6, 2, 3, 64, 64, generator=g) * 255).byte()
+    return LatentPool(torch.randn(6, 5, 4, 8, 8, generator=g).half() * 5, ends)
+
+
+def quiet(_line: str) -> None:
+    pass
+
+
+def own_toy(dtype: torch.dtype = torch.float32) -> SVD:
+    """A toy of a test's own, to change."""
+    svd = copy.deepcopy(toy_svd())
+    for model in (svd.unet, svd.vae, svd.image_encoder):
+        torch.nn.Module.to(model, dtype)
+    return svd
+
+
+def train(out: Path, config: TrainConfig, preset: str = "fast", **kwargs: Any) -> Adapter:
+    """An adapter of the toy, trained under ``out``."""
+    out.mkdir(exist_ok=True)
+    svd = kwargs.pop("svd", None) or own_toy()
+    clips = kwargs.pop("clips", None) or pool()
+    return train_adapter(svd, PRESETS[preset], clips, config, TRAINING, out, quiet, **kwargs)
