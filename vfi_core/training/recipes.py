@@ -20,32 +20,13 @@ from ..adapter import load_adapter, save_adapter
 from ..files import write_safetensors
 from ..svd.load import FULL_SIZE, build, load_svd, save_single_file
 from ..tiny import TINY
-from .clips import ClipSource
+from .clips import ClipSource, open_clips
+from .clips_config import ClipsConfig
 from .config import build as build_config
 from .config import read_toml
 from .denoiser import TrainConfig, preset, train_adapter, train_base
 from .pool import latent_pool
 from .tiny_vae import VAEConfig, train_vae
-
-
-@dataclass(frozen=True)
-class ClipsConfig:
-    """Where clips come from; `pool` of them are encoded once for the base and the adapters."""
-
-    root: str
-    held_out: tuple[str, ...] = ()
-    size: int = 64
-    frames: int = 7
-    procedural: float = 0.5
-    pool: int = 4000
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if self.frames < 3 or self.pool < 1 or self.size < 64 or self.size % 64:
-            raise ValueError(
-                f"frames {self.frames}, pool {self.pool}, size {self.size}: use 3 frames or more, a pool of "
-                "1 or more, and a size in multiples of 64"
-            )
 
 
 @dataclass(frozen=True)
@@ -98,14 +79,12 @@ def run_recipe(config: Path, out: Path, device_name: str, data: Path | None) -> 
     if kind not in RECIPES:
         raise ValueError(f"{config}: kind is {kind!r}; use one of {', '.join(RECIPES)}")
     recipe = build_config(RECIPES[kind], table, str(config))
-    root = data or Path(recipe.clips.root)
-    c = recipe.clips
-    clips = ClipSource(root, c.size, c.held_out, procedural=c.procedural)
-    device = torch.device(device_name)
-    out.mkdir(parents=True, exist_ok=True)
     kept = out / "config.toml"
     if kept.exists() and kept.read_bytes() != config.read_bytes():
         raise ValueError(f"{out} holds a run of another configuration; use a new folder with -o")
+    clips = open_clips(recipe.clips, data or Path(recipe.clips.root), _cache(recipe.clips, out), _say)
+    device = torch.device(device_name)
+    out.mkdir(parents=True, exist_ok=True)
     if not kept.exists():
         shutil.copyfile(config, kept)
 
@@ -114,6 +93,10 @@ def run_recipe(config: Path, out: Path, device_name: str, data: Path | None) -> 
     if isinstance(recipe, BaseRecipe):
         return _base(recipe, clips, out, device)
     return _adapter(recipe, clips, out, device)
+
+
+def _cache(clips: ClipsConfig, out: Path) -> Path:
+    return Path(clips.cache) if clips.cache else out
 
 
 def _vae(recipe: VAERecipe, clips: ClipSource, out: Path, device: torch.device) -> Path:
@@ -155,8 +138,7 @@ def _base(recipe: BaseRecipe, clips: ClipSource, out: Path, device: torch.device
             raise ValueError(f"{recipe.start} does not have the dimensions of [model] ({first})") from error
     svd.name = "tiny_svd"
     training = {name: recipe.model[name] for name in ("frames", "fps", "motion_bucket_id", "augmentation")}
-    c = recipe.clips
-    pool = latent_pool(svd, clips, c.pool, c.frames, c.seed, out / "pool.safetensors")
+    pool = latent_pool(svd, clips, _cache(recipe.clips, out) / "pool", frozen=False, log=_say)
     train_base(svd, pool, recipe.train, training, out, _say)
     path = out / "tiny_svd.safetensors"
     save_single_file(svd, path)
@@ -175,12 +157,12 @@ def _adapter(recipe: AdapterRecipe, clips: ClipSource, out: Path, device: torch.
     conditions = {"fps": 7, "motion_bucket_id": 127, "augmentation": 0.02, "guidance": [1.0, 3.0]}
     conditions |= {name: svd.config[name] for name in conditions if name in svd.config} | recipe.conditions
     training = conditions | {
-        "frames": c.frames,
-        "size": [c.size, c.size],
+        "frames": c.most_frames,
+        "size": list(c.height_width),
         "data": f"{c.pool} clips of {clips.root.name}, {c.procedural:.0%} procedural",
         "licence": recipe.licence,
     }
-    pool = latent_pool(svd, clips, c.pool, c.frames, c.seed, out / "pool.safetensors")
+    pool = latent_pool(svd, clips, _cache(c, out) / "pool", training["augmentation"], log=_say)
     adapter = train_adapter(svd, options, pool, recipe.train, training, out, _say, start)
     path = out / "adapter.safetensors"
     save_adapter(adapter, path)
