@@ -38,7 +38,7 @@ from vfi_core.svd.pictures import decode, encode
 from vfi_core.svd.sample import sample_segment
 from vfi_core.svd.settings import Settings
 from vfi_core.tiny import ADAPTERS, ROOM, TINY
-from vfi_core.training.clips import ClipSource
+from vfi_core.training.clips import open_clips
 from vfi_core.training.config import build, read_toml
 from vfi_core.training.denoiser import train_adapter
 from vfi_core.training.pool import latent_pool
@@ -192,10 +192,9 @@ def _train_and_measure(
     args: argparse.Namespace, svd: SVD, measure: Measure, options: Options, steps: int
 ) -> Tensor:
     recipe = _recipe("fast")
-    c = recipe.clips
     args.out.mkdir(parents=True, exist_ok=True)
-    clips = ClipSource(args.data, c.size, c.held_out, procedural=c.procedural)
-    pool = latent_pool(svd, clips, c.pool, c.frames, c.seed, args.out / "pool.safetensors")
+    clips = open_clips(recipe.clips, args.data, args.out)
+    pool = latent_pool(svd, clips, args.out / "pool", svd.config["augmentation"])
     conditions = {k: svd.config[k] for k in ("fps", "motion_bucket_id", "augmentation", "guidance", "frames")}
     config = dataclasses.replace(recipe.train, steps=steps)
     run = args.out / f"{hashlib.sha256(repr((options, steps)).encode()).hexdigest()[:12]}"

@@ -25,7 +25,7 @@ def signature(frame: Tensor) -> Tensor:
     """
     if frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"a frame of shape {list(frame.shape)} is no picture; give [height, width, 3]")
-    small = F.adaptive_avg_pool2d(frame.movedim(2, 0)[None].float(), SIDE)[0].cpu()
+    small = F.adaptive_avg_pool2d(frame.movedim(2, 0).contiguous()[None].float(), SIDE)[0].cpu()
     return small if frame.is_floating_point() else small / 255
 
 

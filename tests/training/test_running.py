@@ -118,7 +118,7 @@ def test_an_exploding_loss_stops_the_run_and_its_last_good_adapter_can_be_gone_o
     monkeypatch.setattr(watch, "FEWEST", 2)
     monkeypatch.setattr(watch, "PATIENCE", 2)
     config = TrainConfig(steps=9, batch=1, save_every=1)
-    clips = Louder(pool().latents, pool().ends)
+    clips = Louder(pool().files)
     with pytest.raises(ValueError, match=r"above 10 times its median .* start = '.*last_good.safetensors'"):
         train(tmp_path, config, clips=clips)
     good = load_adapter(tmp_path / "last_good.safetensors")

@@ -21,7 +21,8 @@ TRAINING = {"frames": 5, "fps": 7, "motion_bucket_id": 127, "augmentation": 0.0,
 def pool() -> LatentPool:
     g = torch.Generator().manual_seed(0)
     ends = (torch.rand(6, 2, 3, 64, 64, generator=g) * 255).byte()
-    return LatentPool(torch.randn(6, 5, 4, 8, 8, generator=g).half() * 5, ends)
+    latents = torch.randn(6, 5, 4, 8, 8, generator=g).half() * 5
+    return LatentPool([{"counts": torch.full((6,), 5), "latents": latents.flatten(0, 1), "ends": ends}])
 
 
 def quiet(_line: str) -> None:

@@ -55,7 +55,7 @@ def build(config: SVDConfig, dtype: torch.dtype = torch.float32, device: str | t
         ):  # the transformers' norms are 1e-6 in both hosts
             module.eps = UNET_EPS
     for model in (unet, vae, image_encoder):
-        # diffusers' own `to` logs a warning about nothing. To the device again: its mix factors ignore `with`.
+        # diffusers' own `to` logs a warning about nothing; its mix factors ignored the device above.
         nn.Module.to(model, device, dtype).eval().requires_grad_(False)
     return SVD(unet, vae, image_encoder, config, "random weights")
 

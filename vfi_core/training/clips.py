@@ -1,4 +1,4 @@
-"""Training clips: seven-frame windows of real videos and procedural scenes, drawn from a seed and a step.
+"""Training clips: windows of real films and procedural scenes, drawn from a seed and a step.
 
 Legend: b batch, t frames, H W pixels. Every draw is a pure function of (seed, step), so that a killed run
 resumes with the clips it would have seen.
@@ -6,96 +6,123 @@ resumes with the clips it would have seen.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import json
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..media import read_video
+from .clips_config import ClipsConfig
+from .films import find_films, hold_out
+from .footage import look_through
 from .procedural import procedural_clip
+from .windows import IndexedWindows, ListedWindows
+
+WITHIN = ("root", "max_corrupt", "pool", "seed", "workers", "cache")  # what no single draw depends on
 
 
-@dataclass
+class Windows(Protocol):
+    def draw(self, g: torch.Generator, length: int) -> Tensor: ...
+
+
+@dataclass(frozen=True)
 class ClipSource:
-    """Clips [b, t, 3, size, size] in -1..1.
+    """Clips [b, t, 3, H, W] in -1..1, of the films under ``root`` and of procedural scenes.
 
-    root        a folder with `videos/` and `windows.json` (video, start, stride, frames, motion_mad)
-    held_out    names of videos that are never drawn; each must be in windows.json, or frames would leak
-    procedural  share of procedural clips; half of them pan over a still of a real video
+    digest  of the films
     """
 
+    config: ClipsConfig
     root: Path
-    size: int
-    held_out: tuple[str, ...] = ()
-    procedural: float = 0.5
-    _videos: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    windows: Windows
+    digest: str
 
-    def __post_init__(self) -> None:
-        path = Path(self.root) / "windows.json"
-        try:
-            text = path.read_text(encoding="utf-8")
-            windows = json.loads(text)["windows"]
-            videos = {w["video"] for w in windows}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} is no list of training windows ({error!r}); give another --data"
-            ) from error
-        if stray := sorted(set(self.held_out) - videos):
-            raise ValueError(
-                f"{path} has no video '{stray[0]}' to hold out; mend the list in the configuration"
-            )
-        listed = hashlib.sha256(text.encode()).hexdigest()[:16]
-        self.fingerprint = repr((self.size, sorted(self.held_out), self.procedural, listed))
-        self.windows = [w for w in windows if w["video"] not in self.held_out]
-        if not self.windows:
-            raise ValueError(
-                f"{self.root} has no training window left after the held-out videos {self.held_out}"
-            )
-        # Favour motion, and keep one long video from filling half of the draws.
-        share = {w["video"]: 0 for w in self.windows}
-        for w in self.windows:
-            share[w["video"]] += 1
-        self._weights = torch.tensor(
-            [(1 + w["motion_mad"]) ** 0.5 / share[w["video"]] ** 0.5 for w in self.windows]
-        )
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything a draw depends on, by name."""
+        drawn = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in WITHIN}
+        return drawn | {"size": self.config.height_width, "films": self.digest}
+
+    @property
+    def fingerprint(self) -> str:
+        return repr(self.settings)
+
+    def length(self, seed: int, step: int) -> int:
+        """How many frames the clips of a step have, within the configuration's range."""
+        low, high = self.config.frames[0], self.config.most_frames
+        g = torch.Generator().manual_seed((seed + 104_729) * 1_000_003 + step)
+        return int(torch.randint(low, high + 1, (), generator=g))
 
     def draw(self, seed: int, step: int, batch: int, frames: int) -> Tensor:
-        """The clips of one step, [b, t, 3, size, size] in -1..1."""
+        """The clips of one step, [b, t, 3, H, W] in -1..1."""
         g = torch.Generator().manual_seed(seed * 1_000_003 + step)
         return torch.stack([self._one(g, frames) for _ in range(batch)])
 
     def _one(self, g: torch.Generator, length: int) -> Tensor:
-        if torch.rand((), generator=g) >= self.procedural:
+        if torch.rand((), generator=g) >= self.config.procedural:
             return self._real(g, length)
         background = self._real(g, 1)[0] if torch.rand((), generator=g) < 0.5 else None
-        return procedural_clip(g, length, self.size, background)
+        height, width = self.config.height_width
+        scene = procedural_clip(g, length, max(height, width), background)
+        return _middle(scene, height, width)
 
     def _real(self, g: torch.Generator, length: int) -> Tensor:
-        window = self.windows[int(torch.multinomial(self._weights, 1, generator=g))]
-        start, stride = window["start"], window["stride"]
-        if window["frames"] < length:
-            raise ValueError(f"windows of {window['frames']} frames are too short for clips of {length}")
-        frames = self._video(window["video"])[start : start + stride * length : stride]  # [t, H, W, 3]
-        frames = frames.permute(0, 3, 1, 2)
-        side = int(
-            torch.randint(min(self.size, *frames.shape[2:]), min(frames.shape[2:]) + 1, (), generator=g)
-        )
-        top = int(torch.randint(0, frames.shape[2] - side + 1, (), generator=g))
-        left = int(torch.randint(0, frames.shape[3] - side + 1, (), generator=g))
-        frames = frames[:, :, top : top + side, left : left + side].float() / 127.5 - 1
-        if side != self.size:
-            frames = F.interpolate(frames, (self.size, self.size), mode="bilinear", antialias=True)
-        if torch.rand((), generator=g) < 0.5:
+        frames = self.windows.draw(g, length).permute(0, 3, 1, 2)
+        height, width = self.config.height_width
+        frames = _crop(frames, height, width, g if self.config.crops else None).float() / 127.5 - 1
+        if frames.shape[2:] != (height, width):
+            frames = F.interpolate(frames, (height, width), mode="bilinear", antialias=True)
+        mirrored, backwards = (bool(torch.rand((), generator=g) < 0.5) for _ in range(2))
+        if mirrored and self.config.flips:
             frames = frames.flip(-1)
-        if torch.rand((), generator=g) < 0.5:
-            frames = frames.flip(0)  # time reversal
+        if backwards and self.config.reversal:
+            frames = frames.flip(0)
         return frames.clamp(-1, 1)
 
-    def _video(self, name: str) -> Tensor:
-        if name not in self._videos:
-            self._videos[name] = read_video(Path(self.root) / "videos" / name)
-        return self._videos[name]
+
+def open_clips(
+    config: ClipsConfig, root: Path, folder: Path, log: Callable[[str], None] = print
+) -> ClipSource:
+    """The clips of ``root`` (in place of the configuration's own), every film looked through.
+
+    folder  where the index and the list of skipped films are kept; made only once ``root`` is understood
+    Raises ValueError for films or settings that cannot be used.
+    """
+    layout, found = find_films(root)
+    if layout == "windows" and config.stride != (1,):
+        raise ValueError(f"windows.json has strides of its own; leave stride ({list(config.stride)}) out")
+    films = hold_out(found, config.held_out, root)
+    log(f"{root}: {len(found)} films ({layout}), {len(found) - len(films)} held out")
+    footage = look_through(films, folder / "footage", config.workers, config.max_corrupt, log)
+    if layout == "windows":
+        listed = ListedWindows(root, config.favour_motion, [film.name for film in footage.films])
+        digest = hashlib.sha256(repr((footage.digest, listed.windows)).encode()).hexdigest()[:16]
+        return ClipSource(config, root, listed, digest)
+    indexed = IndexedWindows(footage, config, root)
+    number, used = indexed.count(config.most_frames)
+    log(f"{number} windows of {config.most_frames} frames, in {used} of {len(footage.films)} films")
+    return ClipSource(config, root, indexed, footage.digest)
+
+
+def _crop(frames: Tensor, height: int, width: int, g: torch.Generator | None) -> Tensor:
+    """A part of [t, 3, H, W] in the proportions of height x width: random in size and place, no smaller than
+    height x width where the frames are not; without ``g`` the largest, from the middle.
+    """
+    tallest = min(frames.shape[2], frames.shape[3] * height // width)
+    if g is None:
+        return _middle(frames, tallest, max(1, tallest * width // height))
+    tall = int(torch.randint(min(height, tallest), tallest + 1, (), generator=g))
+    wide = max(1, tall * width // height)
+    top = int(torch.randint(0, frames.shape[2] - tall + 1, (), generator=g))
+    left = int(torch.randint(0, frames.shape[3] - wide + 1, (), generator=g))
+    return frames[:, :, top : top + tall, left : left + wide]
+
+
+def _middle(frames: Tensor, height: int, width: int) -> Tensor:
+    top, left = (frames.shape[2] - height) // 2, (frames.shape[3] - width) // 2
+    return frames[:, :, top : top + height, left : left + width]

@@ -28,7 +28,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def build(cls: type[C], table: dict[str, Any], where: str) -> C:
-    """An instance of the dataclass ``cls`` from a table; lists become tuples, tables nested dataclasses.
+    """An instance of the dataclass ``cls`` from a table; lists (or one value alone) become tuples,
+    tables nested dataclasses.
 
     Raises ValueError naming the key for an unknown one, a missing one, or a value of another type.
     """
@@ -43,6 +44,8 @@ def build(cls: type[C], table: dict[str, Any], where: str) -> C:
                 raise ValueError(f"{where}: setting '{name}' is missing")
             continue
         value, hint = table[name], hints[name]
+        if get_origin(hint) is tuple and type(value) is get_args(hint)[0]:
+            value = [value]  # one alone needs no list
         if dataclasses.is_dataclass(hint) or hint is dict or get_origin(hint) is dict:
             if not isinstance(value, dict):
                 raise ValueError(f"{where}: setting '{name}' is {value!r}, expected a table")

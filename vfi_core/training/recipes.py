@@ -25,7 +25,8 @@ from ..files import write_safetensors
 from ..svd.load import FULL_SIZE, build, config_of, load_svd, save_single_file
 from ..tiny import TINY
 from .card import write_card
-from .clips import ClipSource
+from .clips import ClipSource, open_clips
+from .clips_config import ClipsConfig
 from .config import build as build_config
 from .config import read_toml
 from .denoiser import train_adapter, train_base
@@ -35,26 +36,6 @@ from .pool import latent_pool
 from .settings import PRECISIONS, TrainConfig, ValidationConfig
 from .tiny_vae import VAEConfig, train_vae
 from .trainable import preset
-
-
-@dataclass(frozen=True)
-class ClipsConfig:
-    """Where clips come from; `pool` of them are encoded once for the base and the adapters."""
-
-    root: str
-    held_out: tuple[str, ...] = ()
-    size: int = 64
-    frames: int = 7
-    procedural: float = 0.5
-    pool: int = 4000
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if self.frames < 3 or self.pool < 1 or self.size < 64 or self.size % 64:
-            raise ValueError(
-                f"frames {self.frames}, pool {self.pool}, size {self.size}: use 3 frames or more, a pool of "
-                "1 or more, and a size in multiples of 64"
-            )
 
 
 @dataclass(frozen=True)
@@ -108,6 +89,7 @@ class AdapterRecipe:
 
 CONDITIONS = {"fps": 7, "motion_bucket_id": 127, "augmentation": 0.02, "guidance": [1.0, 3.0]}
 Say = Callable[[str], None]
+KEPT = "config.toml"
 
 RECIPES = {"vae": VAERecipe, "base": BaseRecipe, "adapter": AdapterRecipe}
 
@@ -129,13 +111,13 @@ def run_recipe(config: Path, out: Path, device_name: str, data: Path | None) -> 
     if isinstance(recipe, VAERecipe) and accelerator.num_processes > 1:
         raise ValueError(f"{config}: the VAE trains in one process; start it without accelerate launch")
     device = accelerator.device if accelerator.num_processes > 1 else torch.device(device_name)
-    root = data or Path(recipe.clips.root)
-    c = recipe.clips
-    clips = ClipSource(root, c.size, c.held_out, procedural=c.procedural)
-    if accelerator.is_main_process:
-        _keep(config, out)
-    accelerator.wait_for_everyone()
     say = _say if accelerator.is_main_process else _nothing
+    with accelerator.main_process_first():
+        _refuse_another(config, out)
+        clips = open_clips(recipe.clips, data or Path(recipe.clips.root), _cache(recipe.clips, out), say)
+        out.mkdir(parents=True, exist_ok=True)
+        if not (out / KEPT).exists():
+            shutil.copyfile(config, out / KEPT)
 
     if isinstance(recipe, VAERecipe):
         path = _vae(recipe, clips, out, device, say)
@@ -148,14 +130,15 @@ def run_recipe(config: Path, out: Path, device_name: str, data: Path | None) -> 
     return path if accelerator.is_main_process else None
 
 
-def _keep(config: Path, out: Path) -> None:
-    """The configuration beside what it makes. Raises ValueError where another's run lies."""
-    out.mkdir(parents=True, exist_ok=True)
-    kept = out / "config.toml"
+def _refuse_another(config: Path, out: Path) -> None:
+    """ValueError where the run of another configuration lies."""
+    kept = out / KEPT
     if kept.exists() and kept.read_bytes() != config.read_bytes():
         raise ValueError(f"{out} holds a run of another configuration; use a new folder with -o")
-    if not kept.exists():
-        shutil.copyfile(config, kept)
+
+
+def _cache(clips: ClipsConfig, out: Path) -> Path:
+    return Path(clips.cache) if clips.cache else out
 
 
 def _vae(recipe: VAERecipe, clips: ClipSource, out: Path, device: torch.device, say: Say) -> Path:
@@ -204,9 +187,8 @@ def _base(
             raise ValueError(f"{recipe.start} does not have the dimensions of [model] ({first})") from error
     svd.name = "tiny_svd"
     training = {name: recipe.model[name] for name in ("frames", "fps", "motion_bucket_id", "augmentation")}
-    c = recipe.clips
     with accelerator.main_process_first():
-        pool = latent_pool(svd, clips, c.pool, c.frames, c.seed, out / "pool.safetensors")
+        pool = latent_pool(svd, clips, _cache(recipe.clips, out) / "pool", frozen=False, log=say)
     train_base(svd, pool, recipe.train, training, out, say, recipe.validation, accelerator)
     path = out / "tiny_svd.safetensors"
     if accelerator.is_main_process:
@@ -228,13 +210,13 @@ def _adapter(
     svd = load_svd(TINY if recipe.base == "tiny" else recipe.base, device, precision)
     c = recipe.clips
     training = conditions_of(recipe, svd.config) | {
-        "frames": c.frames,
-        "size": [c.size, c.size],
+        "frames": c.most_frames,
+        "size": list(c.height_width),
         "data": f"{c.pool} clips of {clips.root.name}, {c.procedural:.0%} procedural",
         "licence": recipe.licence,
     }
     with accelerator.main_process_first():
-        pool = latent_pool(svd, clips, c.pool, c.frames, c.seed, out / "pool.safetensors")
+        pool = latent_pool(svd, clips, _cache(c, out) / "pool", training["augmentation"], log=say)
     adapter = train_adapter(
         svd, options, pool, recipe.train, training, out, say, start, recipe.validation, accelerator
     )
@@ -272,10 +254,11 @@ def plan_recipe(config: Path, device: torch.device) -> list[str]:
     else:
         base = config_of(TINY if recipe.base == "tiny" else recipe.base)
         options, told = preset(recipe.preset, recipe.options), conditions_of(recipe, base)
-    training = told | {"frames": c.frames, "size": (c.size, c.size)}
+    height, width = c.height_width
+    training = told | {"frames": c.most_frames, "size": (height, width)}
     plan = plan_training(base, options, recipe.train, training, device, processes)
     part = f"{recipe.train.accumulate} x {recipe.train.part(processes)} of {recipe.train.batch} clips"
     return [
-        f"{part} a step on {device}, each {c.frames} frames of {c.size}x{c.size}",
+        f"{part} a step on {device}, each {c.most_frames} frames of {width}x{height}",
         *lines_of(plan, recipe.train, device),
     ]
