@@ -100,7 +100,7 @@ def open_clips(
     log(f"{root}: {len(found)} films ({layout}), {len(found) - len(films)} held out")
     footage = look_through(films, folder / "footage", config.workers, config.max_corrupt, log)
     if layout == "windows":
-        listed = ListedWindows(root, config.favour_motion, [film.name for film in footage.films])
+        listed = ListedWindows(root, config, [film.name for film in footage.films])
         digest = hashlib.sha256(repr((footage.digest, listed.windows)).encode()).hexdigest()[:16]
         return ClipSource(config, root, listed, digest)
     indexed = IndexedWindows(footage, config, root)
