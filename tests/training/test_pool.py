@@ -145,6 +145,10 @@ def test_a_pool_of_other_settings_is_refused_by_the_setting_that_differs(data, t
 
 def test_a_pool_of_other_films_is_refused(data, tmp_path):
     made(data, tmp_path, pool=4)
+    with pytest.raises(
+        ValueError, match="footage was made with held_out = .. and is asked for with held_out = ..film1.."
+    ):
+        made(data, tmp_path, pool=4, held_out=("film1",))
     with pytest.raises(ValueError, match="pool was made with held_out = "):
         latent_pool(
             toy_svd(),
