@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vfi_core.media import read_video
+from vfi_core.media import read_video, seek
 from vfi_core.media.seek import frames_at, timed_frames
 
 av = pytest.importorskip("av")
@@ -98,3 +98,16 @@ def test_bits_turned_over_in_the_middle_are_noticed(tmp_path: Path) -> None:
 
 def drain(path: Path) -> list[Tensor]:
     return [frame for _, frame in timed_frames(path)]
+
+
+def test_of_a_long_video_only_what_is_near_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = film(tmp_path / "f.mp4", "libx264", {"g": "8", "bf": "2", "sc_threshold": "0"})
+    times = [time for time, _ in timed_frames(path)]
+    collect, decoded = seek._collect, []
+    monkeypatch.setattr(
+        seek, "_collect", lambda frames, wanted: collect((decoded.append(f) or f for f in frames), wanted)
+    )
+    frames_at(path, times[30:33])
+    assert len(decoded) <= 8 + 3 + 2

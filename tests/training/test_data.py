@@ -60,6 +60,9 @@ def test_what_fits_no_layout_is_told_in_one_sentence(tmp_path):
         find_films(tmp_path)
     with pytest.raises(ValueError, match="gone"):
         find_films(tmp_path / "gone")
+    sequences(videos(tmp_path / "both"))
+    with pytest.raises(ValueError, match="both videos .0.mp4, .* pictures .film0, .* in a .txt list"):
+        find_films(tmp_path / "both")
     (tmp_path / "empty.txt").write_text("# nothing\n")
     with pytest.raises(ValueError, match="names no film"):
         find_films(tmp_path / "empty.txt")
@@ -271,6 +274,8 @@ def test_windows_json_is_told_from_what_is_none_and_keeps_its_own_strides(tmp_pa
     root = listed_windows(tmp_path)
     with pytest.raises(ValueError, match="strides of its own"):
         opened(root, tmp_path / "out", stride=(2,))
+    with pytest.raises(ValueError, match="a window of 7 frames, too short for clips of 9; use fewer"):
+        opened(root, tmp_path / "out", frames=(5, 9))
     (root / "windows.json").write_text(json.dumps({"windows": [{"video": "0.mp4"}]}))
     with pytest.raises(ValueError, match="no list of training windows"):
         opened(root, tmp_path / "out")
@@ -286,18 +291,19 @@ def test_the_index_goes_on_after_a_stop_and_is_refused_for_other_films(tmp_path,
         raise KeyboardInterrupt
 
     bad = root / "more" / "3.mp4"
-    kept = bad.read_bytes(), bad.stat()
-    bad.write_bytes(kept[0][:500])
+    kept = bad.read_bytes()
+    bad.write_bytes(kept[:500])
+    torn = bad.stat()
     with pytest.raises(KeyboardInterrupt):  # at the first film that is not whole
         look_through(films, tmp_path / "cut" / "footage", 0, 0.5, lambda line: "3.mp4" in line and stop(line))
     begun = sorted((tmp_path / "cut" / "footage").glob("*.safetensors"))
     assert len(begun) == 1
     before = begun[0].stat().st_mtime_ns
+    bad.write_bytes(kept)
     with pytest.raises(ValueError, match="made with films = .* asked for with films = "):
-        bad.write_bytes(kept[0])
         look_through(films, tmp_path / "cut" / "footage", 0, 0.5, lambda line: None)
-    bad.write_bytes(kept[0][:500])
-    os.utime(bad, ns=(bad.stat().st_atime_ns, bad.stat().st_mtime_ns))
+    bad.write_bytes(kept[:500])
+    os.utime(bad, ns=(torn.st_atime_ns, torn.st_mtime_ns))
     footage = look_through(films, tmp_path / "cut" / "footage", 0, 0.5, lambda line: None)
     assert begun[0].stat().st_mtime_ns == before
     assert [f.name for f in footage.films] == ["0.mp4", "more/1.mp4", "more/2.mp4", "more/4.mp4"]

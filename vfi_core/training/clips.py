@@ -98,9 +98,11 @@ def open_clips(
         raise ValueError(f"windows.json has strides of its own; leave stride ({list(config.stride)}) out")
     films = hold_out(found, config.held_out, root)
     log(f"{root}: {len(found)} films ({layout}), {len(found) - len(films)} held out")
-    footage = look_through(films, folder / "footage", config.workers, config.max_corrupt, log)
+    footage = look_through(
+        films, folder / "footage", config.workers, config.max_corrupt, log, config.held_out
+    )
     if layout == "windows":
-        listed = ListedWindows(root, config.favour_motion, [film.name for film in footage.films])
+        listed = ListedWindows(root, config, [film.name for film in footage.films])
         digest = hashlib.sha256(repr((footage.digest, listed.windows)).encode()).hexdigest()[:16]
         return ClipSource(config, root, listed, digest)
     indexed = IndexedWindows(footage, config, root)

@@ -66,7 +66,7 @@ class Film:
 
 
 def find_films(root: Path) -> tuple[str, list[Film]]:
-    """(layout, films) of ``root``; layouts are tried in this order:
+    """(layout, films) of ``root``, by what is there:
 
     list        a text file, one path of a video or of a folder of pictures a line, relative to it or
                 absolute; empty lines and lines that begin with # say nothing
@@ -75,7 +75,7 @@ def find_films(root: Path) -> tuple[str, list[Film]]:
                 sep_trainlist.txt names. ``root`` may also be the folder around `vimeo_septuplet`
     videos      any videos, in subfolders too
     sequences   folders of numbered pictures, in subfolders too
-    Raises ValueError where none of them fits.
+    Raises ValueError where none of them fits, or both of the last two.
     """
     if root.is_file() and root.suffix.lower() == ".txt":
         return "list", [_listed(root, line) for line in _lines(root)]
@@ -89,11 +89,18 @@ def find_films(root: Path) -> tuple[str, list[Film]]:
     folders = sorted(
         (Path(at), sorted(names)) for at, _, names in os.walk(root, followlinks=True) if not _hidden(at, root)
     )
-    if videos := [at / name for at, names in folders for name in names if _is(name, VIDEOS)]:
+    videos = [at / name for at, names in folders for name in names if _is(name, VIDEOS)]
+    numbered = [(at, _numbered(names)) for at, names in folders]
+    sequences = [(at, pictures) for at, pictures in numbered if len(pictures) > 1]
+    if videos and sequences:
+        raise ValueError(
+            f"{root} holds both videos ({videos[0].name}, ...) and folders of numbered pictures "
+            f"({_name(sequences[0][0], root)}, ...); name what is meant in a .txt list"
+        )
+    if videos:
         return "videos", [Film(path.relative_to(root).as_posix(), path) for path in videos]
-    sequences = [(at, _numbered(names)) for at, names in folders]
-    if films := [Film(_name(at, root), at, pictures) for at, pictures in sequences if len(pictures) > 1]:
-        return "sequences", films
+    if sequences:
+        return "sequences", [Film(_name(at, root), at, pictures) for at, pictures in sequences]
     raise ValueError(
         f"{root} holds no windows.json, no Vimeo-90K (sequences/ and sep_trainlist.txt), no videos and no "
         "folders of numbered pictures, and is no .txt list of them; give another --data"

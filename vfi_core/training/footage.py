@@ -53,13 +53,19 @@ class Footage:
 
 
 def look_through(
-    films: Sequence[Film], folder: Path, workers: int, most: float, log: Callable[[str], None]
+    films: Sequence[Film],
+    folder: Path,
+    workers: int,
+    most: float,
+    log: Callable[[str], None],
+    held_out: Sequence[str] = (),
 ) -> Footage:
     """The footage of ``films``, kept under ``folder``: what has been looked through once is not again.
 
     A film that is not whole is named in the log as it is met, counted in the end, and written to
     ``folder``.parent / skipped.txt.
-    most  the share of films that may be so
+    most      the share of films that may be so
+    held_out  names of those that are not among ``films``, told where the folder is of other ones
     Raises ValueError where more are, where none is left, and where the films are no longer those of the
     folder.
     """
@@ -67,7 +73,8 @@ def look_through(
     listed = repr([(film.name, files) for film, files in zip(films, stamps, strict=True)])
     digest = hashlib.sha256(listed.encode()).hexdigest()[:16]
     groups = list(_groups([sum(max(0, size) for _, size, _ in files) for files in stamps]))
-    shards = Shards(folder, {"format": "svd-vfi-footage/1", "number": len(films), "films": digest})
+    settings = {"format": "svd-vfi-footage/1", "held_out": list(held_out), "films": digest}
+    shards = Shards(folder, settings)
     missing = shards.missing(len(groups))
     if missing:
         log(f"looking through {sum(len(groups[i]) for i in missing)} films for cuts, held frames and damage")
@@ -123,7 +130,7 @@ class _Examined:
     def __call__(self, index: int) -> Facts | str:
         try:
             return examine(self.films[index])
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             return " ".join(str(error).split())
 
 

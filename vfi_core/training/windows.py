@@ -24,7 +24,7 @@ class ListedWindows:
     """The windows of windows.json, of the videos named. The videos are small: each is read once and kept."""
 
     root: Path
-    favour_motion: float
+    config: ClipsConfig
     videos: Collection[str]
     _read: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
@@ -32,21 +32,31 @@ class ListedWindows:
         self.windows = [w for w in read_windows(self.root) if w["video"] in set(self.videos)]
         if not self.windows:
             raise ValueError(f"{self.root} has no training window in its videos; list some in windows.json")
+        self._check(self.config.most_frames)
         # Favour motion, and keep one long video from filling half of the draws.
         share = {w["video"]: 0 for w in self.windows}
         for w in self.windows:
             share[w["video"]] += 1
         self._weights = torch.tensor(
-            [(1 + w["motion_mad"]) ** self.favour_motion / share[w["video"]] ** 0.5 for w in self.windows]
+            [
+                (1 + w["motion_mad"]) ** self.config.favour_motion / share[w["video"]] ** 0.5
+                for w in self.windows
+            ]
         )
 
     def draw(self, g: torch.Generator, length: int) -> Tensor:
         """The first ``length`` frames of a window."""
+        self._check(length)
         window = self.windows[int(torch.multinomial(self._weights, 1, generator=g))]
         start, stride = window["start"], window["stride"]
-        if window["frames"] < length:
-            raise ValueError(f"windows of {window['frames']} frames are too short for clips of {length}")
         return self._video(window["video"])[start : start + stride * length : stride]
+
+    def _check(self, length: int) -> None:
+        if (shortest := min(w["frames"] for w in self.windows)) < length:
+            raise ValueError(
+                f"{self.root}/windows.json lists a window of {shortest} frames, too short for clips of "
+                f"{length}; use fewer frames"
+            )
 
     def _video(self, name: str) -> Tensor:
         if name not in self._read:
