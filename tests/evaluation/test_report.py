@@ -218,6 +218,14 @@ def test_a_folder_that_is_no_result_is_refused(tmp_path: Path, name: str, conten
         write_report(out)
 
 
+def test_a_film_whose_frames_cannot_be_told_apart_is_refused(tmp_path: Path):
+    for sets in ({"pans": {"frames": 7}}, {"pans": {"frames": 2}}):
+        with pytest.raises(
+            ValueError, match="60x10, not . frames of a film side by side; say in config"
+        ):
+            write_report(folder(tmp_path, results(1), sets=sets))
+
+
 def test_a_film_of_another_size_than_the_truth_is_refused(tmp_path: Path):
     out = folder(tmp_path, results(1))
     Image.new("RGB", (30, 10)).save(out / "films" / "pans" / "clip0" / "fast.webp", lossless=True)
