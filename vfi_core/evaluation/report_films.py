@@ -80,19 +80,18 @@ def extremes(gains: dict[str, float], each: int) -> tuple[list[str], list[str]]:
     return order[:each], order[each:][::-1][:each]
 
 
-def film_of(folder: Path, methods: list[str], t: int | None, room: int) -> Film | None:
+def film_of(folder: Path, methods: list[str], frames: int | None, room: int) -> Film | None:
     """The films in a clip's folder, as large as ``room`` bytes allow, but never below SIDES' smallest.
 
     folder  <method>.webp and truth.webp, each t frames side by side
-    t       None: frames are square
+    frames  t; None: frames are square
     None where there is no film of the truth.
     Raises ValueError for a file that is no picture, or not of the truth's size.
     """
     if not (folder / "truth.webp").is_file():
         return None
     truth = _read(folder / "truth.webp")
-    if t is None:
-        t = truth.shape[1] // truth.shape[0]
+    t = truth.shape[1] // truth.shape[0] if frames is None else frames
     if t < 3 or truth.shape[1] % t:
         raise ValueError(
             f"{folder / 'truth.webp'} is {truth.shape[1]}x{truth.shape[0]}, not {t} frames of a film "
