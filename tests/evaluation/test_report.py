@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,67 +13,11 @@ pytest.importorskip("cv2", reason="needs the extra 'eval'")
 
 from PIL import Image
 
+from tests.evaluation.folders import METHODS, NUMBERS, folder, results
 from vfi_core.evaluation import report, report_films
 from vfi_core.evaluation.metrics import paired_bootstrap
 from vfi_core.evaluation.report import write_report
 from vfi_core.evaluation.report_tables import METRICS, shown
-
-METHODS = {
-    "linear": "linear",
-    "rife": "RIFE (published)",
-    "fast": "fast",
-    "vae": "VAE round trip of the truth",
-}
-NUMBERS = ["psnr", "psnr_centre", "ssim", "ssim_centre", "tof", "sharpness", "flow", "flow_truth", "endpoint"]
-NUMBERS += ["lpips", "flip", "seconds", "calls"]
-
-
-def results(
-    clips: int = 7, sets: tuple[str, ...] = ("pans",), methods: dict[str, str] = METHODS
-) -> list[dict]:
-    """Lines as an evaluation leaves them: nothing asks for LPIPS, only "fast" asks a model."""
-    rng, lines = np.random.default_rng(0), []
-    for name in sets:
-        for i in range(clips):
-            clip = {"set": name, "clip": f"clip{i}", "motion": 1.5 * 2**i}
-            clip["third"] = ("small", "medium", "large")[i * 3 // clips]
-            for k, method in enumerate(methods):
-                values = dict(zip(NUMBERS, rng.uniform(0.2, 0.9, len(NUMBERS)).tolist(), strict=True))
-                values |= {
-                    "psnr": 20 + k + values["psnr"],
-                    "lpips": "",
-                    "calls": 20 if method == "fast" else "",
-                }
-                lines.append(clip | {"method": method} | values)
-    return lines
-
-
-def folder(out: Path, lines: list[dict], films: bool = True, **config: object) -> Path:
-    """The folder ``out`` with these results and films of noise, 5 frames of 12x10 pixels."""
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / "results.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, lines[0])
-        writer.writeheader()
-        writer.writerows(lines)
-    known = {
-        "methods": METHODS,
-        "reference": "linear",
-        "sets": {line["set"]: {"frames": 5} for line in lines},
-    }
-    (out / "config.json").write_text(json.dumps(known | config))
-    rng = np.random.default_rng(1)
-    for line in lines if films else []:
-        place = out / "films" / line["set"] / line["clip"]
-        place.mkdir(parents=True, exist_ok=True)
-        strip = rng.integers(0, 256, (10, 60, 3), dtype=np.uint8)
-        if (place / "truth.webp").exists():
-            truth = np.asarray(Image.open(place / "truth.webp").convert("RGB"))
-            strip[:, :12], strip[:, -12:] = truth[:, :12], truth[:, -12:]
-            Image.fromarray(strip).save(place / f"{line['method']}.webp", lossless=True)
-        else:
-            Image.fromarray(strip).save(place / "truth.webp", lossless=True)
-            Image.fromarray(strip).save(place / f"{line['method']}.webp", lossless=True)
-    return out
 
 
 class Page(HTMLParser):
@@ -274,6 +216,14 @@ def test_a_folder_that_is_no_result_is_refused(tmp_path: Path, name: str, conten
     (out / name).unlink() if content is None else (out / name).write_text(content)
     with pytest.raises(ValueError, match=sentence):
         write_report(out)
+
+
+def test_a_film_whose_frames_cannot_be_told_apart_is_refused(tmp_path: Path):
+    for sets in ({"pans": {"frames": 7}}, {"pans": {"frames": 2}}):
+        with pytest.raises(
+            ValueError, match="60x10, not . frames of a film side by side; say in config"
+        ):
+            write_report(folder(tmp_path, results(1), sets=sets))
 
 
 def test_a_film_of_another_size_than_the_truth_is_refused(tmp_path: Path):

@@ -46,8 +46,8 @@ METRICS = (
     Metric("seconds", "seconds", "", 2, "cost of a clip", "on the machine that ran it"),
 )
 PSNR = METRICS[0]
-FEWEST = 6  # clips that have an interval: of 5, all better, a sign test says p = 2 / 2**5 = 0.06
 TOF = next(m for m in METRICS if m.key == "tof")
+FEWEST = 6  # clips that have an interval: of 5, all better, a sign test says p = 2 / 2**5 = 0.06
 
 
 @dataclass(frozen=True)
@@ -162,26 +162,31 @@ def gains(e: Evaluation, of: dict[str, list[Line]]) -> dict[str, float]:
 
 
 def against(e: Evaluation, of: dict[str, list[Line]], method: str) -> Against:
-    seed = e.seed
+    """The differences of one method in PSNR and tOF; ``of``: method -> its lines of a set."""
 
     def compare(a: str, b: str) -> dict[str, Difference | None]:
         return {
-            k.key: difference(k, of.get(a, []), of.get(b, []), seed) if a != b else None for k in (PSNR, TOF)
+            k.key: difference(k, of.get(a, []), of.get(b, []), e.seed) if a != b else None
+            for k in (PSNR, TOF)
         }
 
     return Against(method, compare(method, e.reference), compare(e.ours, method))
 
 
 def third_of(e: Evaluation, of: dict[str, list[Line]], name: str) -> Third:
+    """The clips called ``name`` alone, which has one at least; ``of``: method -> its lines of a set."""
     some = {m: [line for line in lines if line.third == name] for m, lines in of.items()}
     motion = {line.clip: line.motion for lines in some.values() for line in lines}.values()
-    seed, there = e.seed, some.get(e.reference, [])
+    there = some.get(e.reference, [])
     return Third(
         name,
         len(motion),
         (min(motion), max(motion)),
         {k.key: column(k, some, {}, e.ceilings) for k in (PSNR, TOF)},
-        {m: difference(PSNR, lines, there, seed) if m != e.reference else None for m, lines in some.items()},
+        {
+            m: difference(PSNR, lines, there, e.seed) if m != e.reference else None
+            for m, lines in some.items()
+        },
     )
 
 
