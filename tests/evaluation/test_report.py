@@ -220,9 +220,7 @@ def test_a_folder_that_is_no_result_is_refused(tmp_path: Path, name: str, conten
 
 def test_a_film_whose_frames_cannot_be_told_apart_is_refused(tmp_path: Path):
     for sets in ({"pans": {"frames": 7}}, {"pans": {"frames": 2}}):
-        with pytest.raises(
-            ValueError, match="60x10, not . frames of a film side by side; say in config"
-        ):
+        with pytest.raises(ValueError, match="60x10, not . frames of a film side by side; say in config"):
             write_report(folder(tmp_path, results(1), sets=sets))
 
 

