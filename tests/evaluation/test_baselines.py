@@ -22,11 +22,13 @@ from vfi_core.evaluation.baselines import (
     minterpolate,
     nearest,
 )
+from vfi_core.evaluation.clips import as_floats
 from vfi_core.evaluation.layouts import Wanted, open_sets
 from vfi_core.evaluation.metrics import eight_bits, flows, psnr, score
 from vfi_core.evaluation.perceptual import flip
 
 DATA = os.environ.get("SVD_VFI_EVAL_DATA")
+DAVIS7 = os.environ.get("SVD_VFI_DAVIS7")
 
 
 def pan(t: int, step: int, size: int = 64) -> torch.Tensor:
@@ -110,3 +112,21 @@ def test_stored_figures_are_reproduced(frames: int):
         assert worst["flip"] < 1e-4
         # DIS itself differs a little between OpenCV 4 and 5: 0.04 px of 5 to 20 measured
         assert worst["tof"] < 0.1
+
+
+@pytest.mark.skipif(not DAVIS7, reason="SVD_VFI_DAVIS7 names no folder with the 50 stored DAVIS-7 pairs")
+def test_the_published_films_have_their_stored_scores():
+    """PSNR over all seven frames at 256x256, means over the clips, to 0.02 dB."""
+    (clips,) = open_sets(Path(DAVIS7 or ""), Wanted())
+    stored = {"RIFE": 20.42, "FILM": 20.65, "LDMVFI": 19.71, "AMT": 21.09, "VIDIM": 19.98}
+    values: dict[str, list[float]] = {}
+    for clip in clips:
+        truth = clip.frames[1:-1]
+        films = {name: as_floats(clips.films[f"{name} (published)"](clip.name)) for name in stored}
+        for key in ("nearest", "linear"):
+            films[key] = eight_bits(BASELINES[key][1](clip.frames[0], clip.frames[-1], 7))
+        for name, film in films.items():
+            values.setdefault(name, []).append(float(psnr(film, truth).mean()))
+    means = {name: float(np.mean(some)) for name, some in values.items()}
+    print(means)
+    assert means == pytest.approx(stored | {"nearest": 17.57, "linear": 18.54}, abs=0.02)

@@ -129,7 +129,6 @@ class Results:
                 f"{self.out} holds another evaluation ({inner} was {_short(old.get(inner))}, now it is "
                 f"{_short(new.get(inner))}); give another folder"
             )
-        self.config["set_metrics"] = before.get("set_metrics", {})
 
     def _rewrite(self) -> None:
         """results.csv with whole lines alone: a killed run may have left half of one."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from . import frechet
-from .clips import Clip, ClipSet, Size, thirds
+from .clips import Clip, ClipSet, Size, as_floats, fit, thirds
 from .frechet import Features
 from .methods import Method
 from .metrics import FrameMetric, eight_bits, flows, score
@@ -28,39 +28,34 @@ def look(clips: ClipSet, tick: Callable[[], object] = lambda: None) -> tuple[lis
 
     Raises ValueError for a set without clips, clips of different lengths, or too small ones.
     """
-    motions, frames, sizes = [], 0, []
-    for clip in clips:
+    motions, frames, sizes, sources = [], 0, [], []
+    for name in clips.names:
+        read = clips.read(name)
+        clip = Clip(name, as_floats(fit(read, clips.size)))
         count, height, width = clip.frames.shape[:3]
         if frames and count != frames:
             raise ValueError(
-                f"the clip '{clip.name}' of {clips.name} has {count} frames and others {frames}; leave it out"
+                f"the clip '{name}' of {clips.name} has {count} frames and others {frames}; leave it out"
             )
         if min(height, width) < SMALLEST:
-            raise ValueError(
-                f"the clip '{clip.name}' is {width}x{height}; use {SMALLEST} pixels or more a side"
-            )
+            raise ValueError(f"the clip '{name}' is {width}x{height}; use {SMALLEST} pixels or more a side")
         frames = count
         sizes.append((height, width))
+        sources.append(read.shape[1:3])
         motions.append(clip.motion)
         tick()
     if not motions:
         raise ValueError(f"the set '{clips.name}' has no clips; give a folder that holds some")
-    source = clips.read(clips.names[0]).shape[1:3]
-    return (
-        motions,
-        {
-            "layout": clips.layout,
-            "clips": len(clips),
-            "frames": frames,
-            "size": _pixels(sizes),
-            "source_size": list(source),  # of the first clip
-            "about": _about(clips, frames, sizes, source),
-            "kept_at": max(shrink((frames, *size)) for size in set(sizes)),
-            "digest": hashlib.sha256(repr([clips.names, [f"{m:.3f}" for m in motions]]).encode()).hexdigest()[
-                :16
-            ],
-        },
-    )
+    seen = repr([clips.names, [f"{motion:.3f}" for motion in motions]])
+    return motions, {
+        "layout": clips.layout,
+        "clips": len(clips),
+        "frames": frames,
+        "size": list(sizes[0]) if len(set(sizes)) == 1 else None,
+        "about": _about(clips, frames, sizes, sources),
+        "kept_at": max(shrink((frames, *size)) for size in set(sizes)),
+        "digest": hashlib.sha256(seen.encode()).hexdigest()[:16],
+    }
 
 
 def run(
@@ -159,15 +154,15 @@ def _measure(
     return Row(clips.name, clip.name, clip.motion, third, method.slug, scores, seconds, asked)
 
 
-def _pixels(sizes: list[Size]) -> list[int] | None:
-    return list(sizes[0]) if len(set(sizes)) == 1 else None
-
-
-def _about(clips: ClipSet, frames: int, sizes: list[Size], source: tuple[int, ...]) -> str:
+def _about(clips: ClipSet, frames: int, sizes: list[Size], sources: list[Size]) -> str:
     """One line under the table's head: what was scored, at what size, and what was brought there."""
-    one = f"{sizes[0][1]}x{sizes[0][0]}" if len(set(sizes)) == 1 else "their own sizes"
-    text = f"{clips.layout}; {frames} frames, {frames - 2} of them generated; scored at {one}"
-    if tuple(source) != sizes[0]:
+    text = f"{clips.layout}; {frames} frames, {frames - 2} of them generated; scored at {_written(sizes)}"
+    if sources != sizes:
         what = "truth and published frames" if clips.films else "the truth"
-        text += f"; {what} scaled from {source[1]}x{source[0]} by area averaging"
+        text += f"; {what} scaled from {_written(sources)} by area averaging"
     return " ".join([f"{text}.", *clips.notes])
+
+
+def _written(sizes: list[Size]) -> str:
+    each = [f"{width}x{height}" for height, width in dict.fromkeys(sizes)]
+    return " and ".join(each) if len(each) < 3 else f"{len(each)} sizes"
