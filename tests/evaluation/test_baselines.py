@@ -62,8 +62,8 @@ def test_every_method_returns_as_many_frames_as_asked_for(name: str):
 def test_a_film_at_rest_stays_at_rest(name: str):
     still = pan(1, 0)[0]
     film = BASELINES[name][1](still, still, 3)
-    # 8 bits, to YCbCr and back: two steps of 255 measured
-    assert torch.allclose(film, still.expand_as(film), atol=2.5 / 255 if name == "minterpolate" else 1e-6)
+    # 8 bits, to YCbCr and back: 2.47 of 255 measured
+    assert torch.allclose(film, still.expand_as(film), atol=3 / 255 if name == "minterpolate" else 1e-6)
 
 
 @pytest.mark.parametrize("follow", [dis_flow_warp, lambda *a: minterpolate(*a)[1:-1]])

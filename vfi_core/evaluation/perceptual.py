@@ -6,17 +6,18 @@ random weights ever measures anything.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from importlib.resources import as_file, files
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
 
 from .metrics import FrameMetric
 
-ALEXNET = "alexnet-owt-7be5be79.pth"  # torchvision's file name
+DIGEST = "7be5be79"  # SHA-256, its beginning: torchvision's files carry it in their names
+ALEXNET = f"alexnet-owt-{DIGEST}.pth"
 CHANNELS = (64, 192, 384, 256, 256)
 
 
@@ -53,13 +54,13 @@ def load_lpips(path: Path, device: torch.device | None = None) -> FrameMetric:
     path  AlexNet's weights as torchvision publishes them; the five linear heads come with torchmetrics
     Raises ValueError for other weights.
     """
+    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(DIGEST):
+        raise ValueError(f"{path} is not AlexNet as torchvision publishes it; give {ALEXNET}, unchanged")
     backbone, taps = alexnet()
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        own = {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
-        backbone.load_state_dict(own)
-    except (RuntimeError, OSError, UnpicklingError, EOFError, AttributeError) as error:
-        raise ValueError(f"{path} is not AlexNet as torchvision publishes it; give {ALEXNET}") from error
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    backbone.load_state_dict(
+        {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
+    )
     with as_file(files("torchmetrics") / "functional/image/lpips_models/alex.pth") as heads:
         lines = torch.load(heads, map_location="cpu", weights_only=True)
     weights = [lines[f"lin{i}.model.1.weight"].to(device) for i in range(len(taps))]
