@@ -30,7 +30,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vfi_core.adapter import Adapter, Options, load_adapter
-from vfi_core.evaluation.clips import Clip, read_held_out
+from vfi_core.evaluation.clips import Clip
+from vfi_core.evaluation.layouts import Wanted, open_sets
 from vfi_core.evaluation.metrics import paired_bootstrap, psnr
 from vfi_core.svd.adapted import AdapterModules, head_dim_of, load_modules
 from vfi_core.svd.load import SVD, load_svd
@@ -72,9 +73,10 @@ def main() -> None:
         parser.error("steps needs --states, copies of a run's run.safetensors")
     svd = load_svd(args.model)
     recipe = _recipe("fast")
-    size = svd.config["size"][0]
-    clips = read_held_out(args.data, list(recipe.clips.held_out), svd.config["frames"], size, args.per_video)
-    measure = Measure(svd, clips, Settings(steps=args.steps))
+    wanted = Wanted(svd.config["frames"], recipe.clips.held_out, args.per_video)
+    (clips,) = open_sets(args.data, wanted)
+    clips = dataclasses.replace(clips, size=tuple(svd.config["size"]))
+    measure = Measure(svd, list(clips), Settings(steps=args.steps))
     if args.claim in ("options", "steps"):
         {"options": _options, "steps": _steps}[args.claim](args, svd, measure)
         return

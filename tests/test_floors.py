@@ -47,7 +47,8 @@ TABLE = {
         {"vfi_core", "vfi_core/svd", "vfi_core/media", *DATA},
     ),
     "vfi_core/evaluation": Room(
-        NUMBERS | {"PIL", "av", "cv2", "skimage", "tqdm", "jinja2"}, {"vfi_core", "vfi_core/media", *DATA}
+        NUMBERS | {"PIL", "av", "cv2", "skimage", "flip_evaluator", "torchmetrics", "tqdm", "jinja2"},
+        {"vfi_core", "vfi_core/media", *DATA},
     ),
     "nodes/host": Room(NUMBERS | {"comfy", "latent_preview"}, {"vfi_core", *DATA}),
     # floor 3: what a person sees

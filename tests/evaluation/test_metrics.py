@@ -1,13 +1,16 @@
-"""Metrics by their laws, and SSIM against scikit-image."""
+"""Metrics by their laws, and against independent implementations on the same frames."""
 
 from __future__ import annotations
 
 import pytest
 
 pytest.importorskip("cv2", reason="needs the extra 'eval'")
+pytest.importorskip("torchmetrics", reason="needs the extra 'eval'")
 
+import cv2
 import numpy as np
 import torch
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from vfi_core.evaluation import metrics
 
@@ -30,7 +33,8 @@ def test_equal_films_are_perfect():
     film = shifted(5, 2)
     scores = metrics.score(film[1:-1], film)
     assert scores.psnr == scores.psnr_centre == float("inf")
-    assert scores.ssim == pytest.approx(1, abs=1e-12)
+    assert scores.ssim == scores.ssim_centre == pytest.approx(1, abs=1e-12)
+    assert scores.endpoint is scores.lpips is scores.flip is None
     assert scores.tof == 0
     assert scores.sharpness == 1
     assert scores.flow == scores.flow_truth
@@ -47,24 +51,61 @@ def test_the_centre_frame_has_a_score_of_its_own():
     generated[1] = 1 - generated[1]
     scores = metrics.score(generated, clip)
     assert scores.psnr_centre < 20 and scores.psnr == float("inf")
+    assert scores.ssim_centre < scores.ssim < 1
 
 
-def test_ssim_agrees_with_scikit_image():
-    skimage = pytest.importorskip("skimage.metrics", reason="needs scikit-image")
+def test_a_film_with_ends_of_its_own_is_told_how_far_they_are_from_the_given_frames():
+    clip = shifted(5, 2)
+    moved = clip.clone()
+    moved[0] = (moved[0] + 0.1).clamp(0, 1)
+    scores = metrics.score(moved, clip)
+    assert scores.endpoint == pytest.approx(float((moved[0] - clip[0]).mean()) / 2)
+    assert scores.psnr == float("inf")
+    assert metrics.score(clip, clip).endpoint == 0
+
+
+def test_tof_agrees_with_its_definition_written_out_in_opencv():
+    a, b = shifted(4, 2), shifted(4, 3)
+    lengths = []
+    for x0, x1, y0, y1 in zip(a[:-1], a[1:], b[:-1], b[1:], strict=True):
+        of = []
+        for first, second in ((x0, x1), (y0, y1)):
+            grey = [
+                cv2.cvtColor(np.uint8(f.numpy() * 255 + 0.5), cv2.COLOR_RGB2GRAY) for f in (first, second)
+            ]
+            of.append(cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None))
+        lengths.append(np.sqrt(((of[0] - of[1]) ** 2).sum(-1)).mean())
+    film = torch.cat([b[:1], a[1:-1], b[-1:]])  # the given frames are the truth's
+    assert metrics.tof(metrics.flows(a), metrics.flows(b)) == pytest.approx(float(np.mean(lengths)), abs=1e-5)
+    assert metrics.score(film, b).tof > 0
+
+
+def test_psnr_and_ssim_agree_with_torchmetrics():
     a, b = texture(1, 40, 56), texture(2, 40, 56)
     b = 0.6 * a + 0.4 * b
-    expected = skimage.structural_similarity(
-        a.numpy(),
-        b.numpy(),
-        data_range=1,
-        channel_axis=-1,
-        gaussian_weights=True,
-        sigma=1.5,
-        use_sample_covariance=False,
-    )
+    x, y = (p.permute(2, 0, 1)[None] for p in (a, b))
+    _, whole = structural_similarity_index_measure(x, y, data_range=1.0, sigma=1.5, return_full_image=True)
+    expected = float(whole[..., 5:-5, 5:-5].mean())  # theirs mirrors the picture at its border
     assert 0.1 < expected < 0.9
-    # scikit-image works in float32 here: 1e-7 measured
-    assert float(metrics.ssim(a[None], b[None])[0]) == pytest.approx(float(expected), abs=1e-4)
+    assert float(metrics.ssim(a[None], b[None])[0]) == pytest.approx(expected, abs=1e-4)
+    noise = float(peak_signal_noise_ratio(x, y, data_range=1.0))
+    assert float(metrics.psnr(a[None], b[None])[0]) == pytest.approx(noise, abs=1e-4)
+
+
+def test_ssim_agrees_with_the_formula_written_out_window_by_window():
+    a, b = (texture(seed, 12, 12).double() for seed in (1, 2))
+    taps = torch.exp(-(torch.arange(-5.0, 6.0).double() ** 2) / (2 * 1.5**2))
+    window = (taps[:, None] * taps) / taps.sum() ** 2
+    values = []
+    for i, j, c in ((i, j, c) for i in (0, 1) for j in (0, 1) for c in range(3)):
+        x, y = (p[i : i + 11, j : j + 11, c] for p in (a, b))
+        mx, my = ((window * p).sum() for p in (x, y))
+        vx, vy = (window * (x - mx) ** 2).sum(), (window * (y - my) ** 2).sum()
+        cov = (window * (x - mx) * (y - my)).sum()
+        c1, c2 = 0.01**2, 0.03**2
+        values.append((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2)))
+    expected = float(torch.stack(values).mean())
+    assert float(metrics.ssim(a[None], b[None])[0]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_ssim_refuses_pictures_smaller_than_its_window():
@@ -98,18 +139,18 @@ def test_flat_frames_have_a_finite_sharpness_ratio():
     assert metrics.sharpness_ratio(torch.zeros(1, 16, 16, 3), torch.zeros(1, 16, 16, 3)) == 1
 
 
-def test_generated_frames_are_judged_as_eight_bit_pictures():
+def test_films_are_judged_as_eight_bit_pictures():
     clip = shifted(3, 0)
-    scores = metrics.score(clip[1:-1] + 0.4 / 255, clip)
-    assert scores.psnr == float("inf")
+    assert torch.equal(metrics.eight_bits(clip.double() + 0.4 / 255), clip)
+    assert metrics.eight_bits(clip * 9 - 4).aminmax() == (0, 1)
 
 
 def test_wrong_shapes_and_broken_values_are_refused():
     clip = shifted(4, 0)
     with pytest.raises(ValueError, match="expected \\(2, 64, 64, 3\\)"):
-        metrics.score(clip, clip)
+        metrics.score(clip[1:], clip)
     with pytest.raises(ValueError, match="NaN"):
-        metrics.score(clip[1:-1] * float("nan"), clip)
+        metrics.eight_bits(clip * float("nan"))
 
 
 def test_bootstrap_interval_is_the_same_for_a_seed_and_brackets_the_mean():

@@ -1,104 +1,77 @@
-"""The table: what it writes, what it compares, and what it refuses."""
+"""Tables: means over clips, what is left out, and paired differences."""
 
 from __future__ import annotations
-
-import csv
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("cv2", reason="needs the extra 'eval'")
 
-import torch
-from PIL import Image
+from vfi_core.evaluation.metrics import Scores
+from vfi_core.evaluation.results import Row
+from vfi_core.evaluation.table import summary, tables
 
-from vfi_core.evaluation.baselines import linear, nearest
-from vfi_core.evaluation.clips import Clip
-from vfi_core.evaluation.table import run
-
-
-def pans() -> list[Clip]:
-    noise = torch.rand((1, 3, 8, 40), generator=torch.Generator().manual_seed(0))
-    wide = torch.nn.functional.interpolate(noise, (32, 160), mode="bicubic").clamp(0, 1)[0].permute(1, 2, 0)
-    wide = (wide * 255).round() / 255
-    films = {v: torch.stack([wide[:, i * v : i * v + 32] for i in range(4)]) for v in (1, 2, 3, 4)}
-    return [Clip(f"pan{v}", film) for v, film in films.items()]
+LABELS = {"linear": "linear", "mine": "My method", "net": "net"}
 
 
-def test_a_run_leaves_a_table_its_numbers_and_two_strips(tmp_path: Path):
-    seen: list[tuple[int, int]] = []
-    methods = {"nearest": nearest, "linear": linear}
-    text = run(
-        methods,
-        {"pans": pans()},
-        tmp_path / "out",
-        {"truth itself": lambda c: c},
-        progress=lambda *p: seen.append(p),
+def row(method: str, clip: str, psnr: float, third: str = "small", calls: int = 0, **more: float) -> Row:
+    numbers = {"psnr_centre": psnr - 1, "ssim": 0.5, "ssim_centre": 0.4, "tof": 2.0, "sharpness": 1.0}
+    scores = Scores(psnr=psnr, **numbers, flow=1.0, flow_truth=2.0, **more)
+    return Row(
+        "pans", clip, 1.0 if third == "small" else 9.0, third, method, scores, 0.5 * (calls or 1), calls
     )
-    out = tmp_path / "out"
-    assert sorted(p.name for p in out.iterdir()) == [
-        "pans-large.png",
-        "pans-small.png",
-        "results.csv",
-        "table.md",
-    ]
-    assert (out / "table.md").read_text() == text + "\n"
-    with open(out / "results.csv", newline="") as file:
-        lines = list(csv.DictReader(file))
-    assert len(lines) == 12 and seen[-1] == (12, 12)
-    assert {line["psnr"] for line in lines if line["method"] == "truth itself"} == {"inf"}
-    assert sum(line["large"] == "True" for line in lines if line["method"] == "linear") == 2
-    assert "all 4 clips" in text and "the 2 clips with large motion" in text
-    with Image.open(out / "pans-small.png") as picture:
-        assert picture.size == (150 + 4 * 98, 4 * 98)
 
 
-def test_differences_are_paired_with_the_reference(tmp_path: Path):
-    def darker(first: torch.Tensor, last: torch.Tensor, n: int) -> torch.Tensor:
-        return linear(first, last, n)
-
-    text = run({"linear": linear, "twin": darker}, {"pans": pans()}, tmp_path)
-    assert "+0.00 [+0.00, +0.00]" in text.splitlines()[5]
+def cells(text: str) -> dict[str, dict[str, str]]:
+    """First column -> head -> cell."""
+    head, _, *rows = ([c.strip() for c in line.strip("| ").split(" | ")] for line in text.splitlines())
+    return {cells[0]: dict(zip(head, cells, strict=False)) for cells in rows}
 
 
-def test_a_result_does_not_depend_on_the_other_methods(tmp_path: Path):
-    alone = run({"linear": linear}, {"pans": pans()}, tmp_path / "a")
-    beside = run({"nearest": nearest, "linear": linear}, {"pans": pans()}, tmp_path / "b")
-    assert alone.splitlines()[4] == beside.splitlines()[5]
+def test_a_line_holds_means_over_clips_and_the_paired_difference():
+    rows = [row("linear", "a", 20), row("linear", "b", 30), row("mine", "a", 21), row("mine", "b", 31)]
+    table = cells(summary(rows, LABELS, "linear"))
+    assert list(table) == ["linear", "My method"]
+    mine = table["My method"]
+    assert (mine["PSNR all"], mine["PSNR centre"], mine["flow"]) == ("26.00", "25.00", "0.50")
+    assert mine["PSNR - linear [95 %]"] == "+1.00 [+1.00, +1.00]"
 
 
-def test_a_broken_method_is_named_with_its_clip(tmp_path: Path):
-    methods = {"linear": linear, "short": lambda a, b, n: linear(a, b, n - 1)}
-    with pytest.raises(ValueError, match="'short' on the clip 'pan1': generated frames are"):
-        run(methods, {"pans": pans()}, tmp_path)
+def test_what_nobody_measured_has_no_column_and_what_one_did_has_empty_cells():
+    rows = [row("linear", "a", 20), row("mine", "a", 21, endpoint=0.0)]
+    text = summary(rows, LABELS, "linear")
+    assert "LPIPS" not in text and "FID" not in text and "calls" not in text
+    assert cells(text)["My method"]["endpoint"] == "0.0000"
+    assert "| 0.50 |  |" in text.splitlines()[2]
+    assert "FID" in summary(rows, LABELS, "linear", whole={"mine": {"fid": 12.0, "fvd": None}})
 
 
-def test_an_unknown_reference_and_an_empty_set_are_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="the reference 'linear' is none of the methods"):
-        run({"nearest": nearest}, {"pans": pans()}, tmp_path)
-    with pytest.raises(ValueError, match="has no clips"):
-        run({"linear": linear}, {"pans": []}, tmp_path)
+def test_a_method_with_fewer_clips_says_so_and_is_paired_on_those():
+    rows = [row("linear", "a", 20), row("linear", "b", 40), row("mine", "b", 41)]
+    table = cells(summary(rows, LABELS, "linear"))
+    assert table["My method (1 of 2 clips)"]["PSNR - linear [95 %]"] == "+1.00 [+1.00, +1.00]"
 
 
-def test_the_model_s_calls_are_counted_for_each_film(tmp_path: Path):
-    calls = 0
+def test_two_perfect_films_do_not_differ():
+    rows = [row("linear", "a", float("inf")), row("mine", "a", float("inf"))]
+    assert "+0.00 [+0.00, +0.00]" in summary(rows, LABELS, "linear")
 
-    def model(times: int):
-        def between(first: torch.Tensor, last: torch.Tensor, n: int) -> torch.Tensor:
-            nonlocal calls
-            calls += times
-            return linear(first, last, n)
 
-        return between
+def test_calls_are_a_film_s_and_time_is_a_ratio():
+    rows = [row("linear", "a", 20), row("mine", "a", 21, calls=20), row("net", "a", 22, calls=40)]
+    lines = summary(rows, LABELS, "linear").splitlines()
+    assert lines[0].endswith("| calls | time |") and lines[2].endswith("|  |  |")
+    assert lines[3].endswith("| 20 | x1.00 |") and lines[4].endswith("| 40 | x2.00 |")
 
-    text = run(
-        {"linear": linear, "once": model(20), "twice": model(40)},
-        {"pans": pans()},
-        tmp_path,
-        calls=lambda: calls,
-    )
-    rows = {
-        line.split(" | ")[0]: line.split(" | ")[-2:] for line in text.splitlines() if line.startswith("| ")
+
+def test_every_set_has_a_table_and_one_for_each_third_of_its_motion():
+    rows = [row(m, c, 20, t) for m in ("linear", "mine") for c, t in (("a", "small"), ("b", "large"))]
+    config = {
+        "sets": {"pans": {"clips": 2, "about": "What was measured."}},
+        "methods": LABELS,
+        "reference": "linear",
+        "notes": ["LPIPS is null."],
     }
-    assert rows["| method"] == ["calls", "time |"] and rows["| linear"] == ["", " |"]
-    assert rows["| once"] == ["20", "x1.00 |"] and rows["| twice"][0] == "40"
+    text = tables(rows, config)
+    assert "### pans: all 2 clips\n\nWhat was measured.\n\n| method |" in text
+    assert "1 clips of small motion (mean DIS flow from first to last 1.0 to 1.0 px)" in text
+    assert "clips of large motion" in text and "medium" not in text and text.endswith("LPIPS is null.")

@@ -18,11 +18,11 @@ def pictures(n: int, height: int = 64, width: int = 64) -> torch.Tensor:
     return torch.rand(n, height, width, 3, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_frames_between_are_those_of_the_film():
+def test_the_film_is_that_of_interpolate():
     first, last = pictures(2)
     settings = Settings(steps=1, guidance=(1, 1))
     film = interpolate(toy_svd(), [first, last], Settings(in_betweens=2, steps=1, guidance=(1, 1)))
-    assert torch.equal(svd_interpolator(toy_svd(), settings, None)(first, last, 2), film[1:-1])
+    assert torch.equal(svd_interpolator(toy_svd(), settings, None)(first, last, 2), film)
 
 
 def test_a_round_trip_keeps_size_and_range():

@@ -165,7 +165,7 @@ def test_an_exploding_run_stops_in_one_sentence_and_keeps_its_last_state(tmp_pat
             return dataclasses.replace(drawn, latents=latents)
 
     config = TrainConfig(steps=4, batch=2, save_every=1)
-    broken = Breaking(pool().latents, pool().ends)
+    broken = Breaking(pool().files)
     with pytest.raises(ValueError, match="the loss is .* lower lr"):
         train_adapter(toy_svd(), PRESETS["fast"], broken, config, TRAINING, tmp_path, quiet)
     with safe_open(tmp_path / "run.safetensors", "pt") as file:

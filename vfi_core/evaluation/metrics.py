@@ -6,13 +6,18 @@ Dense Inverse Search", 2016; OpenCV's preset `medium` on the 8-bit luma. No weig
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
+from skimage.metrics import structural_similarity
 from torch import Tensor
+
+FrameMetric = Callable[[Tensor, Tensor], Tensor]
+"""f(prediction [t, H, W, 3], truth [t, H, W, 3]) -> a number for each frame [t]."""
 
 
 def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -24,10 +29,10 @@ def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def ssim(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity of each frame, [t] (Wang et al., 2004, eq. 13).
+    """Structural similarity of each frame, [t] (Wang et al., 2004, eq. 13), by scikit-image.
 
     An 11-tap Gaussian window of sigma 1.5, K1 .01, K2 .03, every channel by itself, windows inside the
-    picture only. Equals scikit-image with gaussian_weights and without sample covariance.
+    picture only, as in the paper.
 
     prediction, truth  [t, H, W, 3]
     Raises ValueError for pictures smaller than the window.
@@ -36,21 +41,10 @@ def ssim(prediction: Tensor, truth: Tensor) -> Tensor:
         raise ValueError(
             f"SSIM's window is 11 pixels wide, the pictures are {tuple(prediction.shape[1:3])}; enlarge them"
         )
-    taps = torch.exp(-(torch.arange(-5.0, 6.0, dtype=torch.float64) ** 2) / (2 * 1.5**2)).to(
-        prediction.device
-    )
-    taps = taps / taps.sum()
-
-    def window(x: Tensor) -> Tensor:  # [t, 3, H, W] -> [t, 3, H - 10, W - 10]
-        x = F.conv2d(x.flatten(0, 1)[:, None], taps[None, None, :, None])
-        return F.conv2d(x, taps[None, None, None, :]).unflatten(0, (len(prediction), 3))[:, :, 0]
-
-    x, y = (p.double().permute(0, 3, 1, 2) for p in (prediction, truth))
-    mx, my = window(x), window(y)
-    vx, vy, cov = window(x * x) - mx * mx, window(y * y) - my * my, window(x * y) - mx * my
-    c1, c2 = 0.01**2, 0.03**2
-    index = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-    return index.mean((1, 2, 3))
+    frames = zip(prediction.double().cpu().numpy(), truth.double().cpu().numpy(), strict=True)
+    how: Any = dict(channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    values: Any = [structural_similarity(a, b, data_range=1.0, **how) for a, b in frames]
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def luma(frame: Tensor) -> np.ndarray:
@@ -101,47 +95,75 @@ def sharpness_ratio(prediction: Tensor, truth: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Scores:
-    """What one method reached on one clip.
+    """What one method reached on one clip. None: not measured.
 
-    psnr, ssim, sharpness  means over the generated frames; psnr_centre  the centre frame alone
+    psnr, ssim, lpips, flip, sharpness  means over the generated frames; ..._centre  the centre frame alone
     tof, flow, flow_truth  over all consecutive pairs, the given frames at both ends included, in pixels
+    endpoint               how far the method's own first and last frame are from the given ones: mean
+                           absolute difference, 0..1; None where it returns none
     """
 
     psnr: float
     psnr_centre: float
     ssim: float
+    ssim_centre: float
     tof: float
     sharpness: float
     flow: float
     flow_truth: float
+    endpoint: float | None = None
+    lpips: float | None = None
+    lpips_centre: float | None = None
+    flip: float | None = None
+    flip_centre: float | None = None
 
 
-def score(generated: Tensor, clip: Tensor, clip_flows: np.ndarray | None = None) -> Scores:
-    """The scores of the generated frames between a clip's first and last frame.
+def score(
+    film: Tensor,
+    clip: Tensor,
+    clip_flows: np.ndarray | None = None,
+    lpips: FrameMetric | None = None,
+    flip: FrameMetric | None = None,
+) -> Scores:
+    """The scores of a film against a clip whose first and last frame were given.
 
-    generated   [t - 2, H, W, 3]; brought to 8 bits first, as a film has them: clipped to 0..1, rounded
+    film        [t, H, W, 3], or [t - 2, H, W, 3], the frames between; 8 bits, as `eight_bits` makes them
     clip        [t, H, W, 3]
     clip_flows  `flows(clip)` where the caller has it already
-    Raises ValueError where the shapes disagree or a value is not finite.
+    lpips, flip measures of frames, where there are some
+    Raises ValueError where the shapes disagree.
     """
-    truth = clip[1:-1]
+    truth, whole = clip[1:-1], film.shape == clip.shape
+    generated = film[1:-1] if whole else film
     if generated.shape != truth.shape:
-        raise ValueError(f"generated frames are {tuple(generated.shape)}, expected {tuple(truth.shape)}")
-    if not torch.isfinite(generated).all():
-        raise ValueError("the generated frames hold NaN or infinite values; look at the model that made them")
-    generated = (generated.to(truth).clamp(0, 1) * 255).round() / 255
+        raise ValueError(f"the frames are {tuple(film.shape)}, expected {tuple(truth.shape)}")
+    ends = torch.stack([film[0] - clip[0], film[-1] - clip[-1]]) if whole else None
     of_truth = flows(clip) if clip_flows is None else clip_flows
     of_film = flows(torch.cat([clip[:1], generated, clip[-1:]]))
-    frames = psnr(generated, truth)
+    measures: dict[str, FrameMetric | None] = {"psnr": psnr, "ssim": ssim, "lpips": lpips, "flip": flip}
+    frames: dict[str, float] = {}
+    for name, measure in measures.items():
+        if measure is not None:
+            values = measure(generated, truth)
+            frames |= {name: float(values.mean()), f"{name}_centre": float(values[(len(values) - 1) // 2])}
     return Scores(
-        psnr=float(frames.mean()),
-        psnr_centre=float(frames[(len(frames) - 1) // 2]),
-        ssim=float(ssim(generated, truth).mean()),
+        **frames,
         tof=tof(of_film, of_truth),
         sharpness=sharpness_ratio(generated, truth),
         flow=flow_magnitude(of_film),
         flow_truth=flow_magnitude(of_truth),
+        endpoint=None if ends is None else float(ends.abs().mean()),
     )
+
+
+def eight_bits(film: Tensor) -> Tensor:
+    """Frames as a film has them: clipped to 0..1 and rounded to 8 bits; float32 on the CPU.
+
+    Raises ValueError for values that are not finite.
+    """
+    if not torch.isfinite(film).all():
+        raise ValueError("the frames hold NaN or infinite values; look at the model that made them")
+    return (film.float().cpu().clamp(0, 1) * 255).round() / 255
 
 
 def paired_bootstrap(

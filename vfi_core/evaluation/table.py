@@ -1,205 +1,115 @@
-"""The table: every method on every clip, with intervals, a paper trail and strips to look at.
-
-Knows no model: a method is an `Interpolator`, and one that needs the truth itself (an autoencoder's round
-trip, the ceiling of everything behind it) is a `Restorer`.
-"""
+"""Markdown tables of the rows of an evaluation: a method a line, means over clips, paired intervals."""
 
 from __future__ import annotations
 
-import csv
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-from PIL import Image, ImageDraw
-from torch import Tensor
 
-from .baselines import Interpolator
-from .clips import Clip, large_motion
-from .metrics import Scores, flows, paired_bootstrap, score
+from .clips import THIRDS
+from .metrics import paired_bootstrap
+from .results import METRICS, Row
 
-Restorer = Callable[[Tensor], Tensor]
-"""f(clip [t, H, W, 3]) -> the same film [t, H, W, 3] after a lossy round trip."""
+Means = Mapping[str, float | None]
+# Head of a column, key, how it is written; a column whose every cell is null is left out.
+COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("PSNR all", "psnr", ".2f"),
+    ("PSNR centre", "psnr_centre", ".2f"),
+    ("SSIM all", "ssim", ".3f"),
+    ("SSIM centre", "ssim_centre", ".3f"),
+    ("LPIPS all", "lpips", ".3f"),
+    ("LPIPS centre", "lpips_centre", ".3f"),
+    ("FLIP all", "flip", ".3f"),
+    ("FLIP centre", "flip_centre", ".3f"),
+    ("FID", "fid", ".2f"),
+    ("FVD", "fvd", ".1f"),
+    ("tOF px", "tof", ".2f"),
+    ("sharpness", "sharpness", ".2f"),
+    ("flow", "flow_ratio", ".2f"),
+    ("endpoint", "endpoint", ".4f"),
+)
 
-SMALLEST = 16  # SSIM's window takes 11 pixels, OpenCV's DIS flow 12
 
+def tables(rows: Sequence[Row], config: Mapping, seed: int = 0) -> str:
+    """Every set's table, and one for each third of its clips by motion.
 
-@dataclass(frozen=True)
-class Row:
-    """One method on one clip.
-
-    large  the clip moves more than the median of its set
-    calls  of the model, see `run`
+    config  as in config.json: sets, methods {slug: label}, reference, set_metrics, notes
     """
+    parts = []
+    for name, told in config["sets"].items():
+        mine = [r for r in rows if r.set == name]
+        whole = config.get("set_metrics", {}).get(name, {})
+        parts.append(f"### {name}: all {told['clips']} clips\n\n{told['about']}")
+        parts.append(summary(mine, config["methods"], config["reference"], seed, whole))
+        for third in THIRDS:
+            some = [r for r in mine if r.third == third]
+            motions = [r.motion for r in some]
+            if some:
+                parts.append(
+                    f"### {name}: the {len({r.clip for r in some})} clips of {third} motion "
+                    f"(mean DIS flow from first to last {min(motions):.1f} to {max(motions):.1f} px)"
+                )
+                parts.append(summary(some, config["methods"], config["reference"], seed))
+    return "\n\n".join([*parts, *config["notes"]])
 
-    set: str
-    clip: str
-    motion: float
-    large: bool
-    method: str
-    scores: Scores
-    seconds: float
-    calls: int = 0
 
-
-def run(
-    interpolators: dict[str, Interpolator],
-    sets: dict[str, list[Clip]],
-    out: Path,
-    restorers: dict[str, Restorer] | None = None,
-    reference: str = "linear",
+def summary(
+    rows: Sequence[Row],
+    labels: Mapping[str, str],
+    reference: str,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    calls: Callable[[], int] = lambda: 0,
+    whole: Mapping[str, Means] | None = None,
 ) -> str:
-    """The Markdown table of all methods on all sets; the folder ``out`` gets what stands behind it.
-
-    interpolators  name -> method; paired differences of PSNR are taken against the one named ``reference``
-    sets           name -> clips
-    restorers      name -> round trip of the truth
-    out            results.csv (a line per method and clip), table.md, <set>-small.png and <set>-large.png:
-                   the clips at the first and the third quarter of the set's motion
-    progress       called with (methods run so far, all)
-    calls          how often a model has been asked so far; methods that ask one get it counted
-    Raises ValueError for a set without clips, clips too small to measure, an unknown reference, or a method
-    that returns wrong frames.
-    """
-    if reference not in interpolators:
-        raise ValueError(f"the reference '{reference}' is none of the methods ({', '.join(interpolators)})")
-    if empty := [name for name, clips in sets.items() if not clips]:
-        raise ValueError(f"the set '{empty[0]}' has no clips; give a folder that holds some")
-    for clip in (clip for clips in sets.values() for clip in clips):
-        if min(clip.frames.shape[1:3]) < SMALLEST:
-            height, width = clip.frames.shape[1:3]
-            raise ValueError(
-                f"the clip '{clip.name}' is {width}x{height}; use {SMALLEST} pixels or more a side"
-            )
-    methods: dict[str, Restorer] = {name: _between(f) for name, f in interpolators.items()}
-    methods |= {name: _inside(f) for name, f in (restorers or {}).items()}
-    total, rows = len(methods) * sum(map(len, sets.values())), []
-    out.mkdir(parents=True, exist_ok=True)
-    unfinished = (
-        out / "results.csv.part"
-    )  # a line as soon as it is known: long runs leave a trail when they stop
-    with open(unfinished, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        for name, clips in sets.items():
-            shown = {_at_quarter(clips, 1): "small", _at_quarter(clips, 3): "large"}
-            for i, (clip, large) in enumerate(zip(clips, large_motion(clips), strict=True)):
-                of_clip, films = flows(clip.frames), {"truth": clip.frames}
-                for method, generate in methods.items():
-                    start, asked = time.perf_counter(), calls()
-                    generated = generate(clip.frames)
-                    seconds, asked = time.perf_counter() - start, calls() - asked
-                    try:
-                        scores = score(generated, clip.frames, of_clip)
-                    except ValueError as error:
-                        raise ValueError(f"'{method}' on the clip '{clip.name}': {error}") from error
-                    row = Row(name, clip.name, clip.motion, large, method, scores, seconds, asked)
-                    line = {k: v for k, v in asdict(row).items() if k != "scores"} | asdict(scores)
-                    if not rows:
-                        writer.writerow(line)
-                    writer.writerow(line.values())
-                    file.flush()
-                    rows.append(row)
-                    films[method] = torch.cat([clip.frames[:1], generated.to(clip.frames), clip.frames[-1:]])
-                    progress(len(rows), total)
-                if i in shown:
-                    strip(films).save(out / f"{name}-{shown[i]}.png")
-    unfinished.replace(out / "results.csv")
-    text = "\n\n".join(_section(name, [r for r in rows if r.set == name], reference, seed) for name in sets)
-    (out / "table.md").write_text(text + "\n", encoding="utf-8")
-    return text
-
-
-def summary(rows: list[Row], reference: str, seed: int = 0) -> str:
     """A Markdown table with a line per method: means over the clips of ``rows``.
 
     "flow" is the summed DIS flow of the films over that of the truth (clips at rest would upset a mean of
     ratios); then the mean paired difference of PSNR against ``reference`` with its 95 % interval; the calls
     of the model for a film, and the time of all films as a ratio to the first method that asks it.
+
+    whole  slug -> {"fid", "fvd"}, which belong to sets, not to clips
     """
-    of: dict[str, dict[str, Scores]] = {}
-    for r in rows:
-        of.setdefault(r.method, {})[r.clip] = r.scores
-    cost = {
-        m: (sum(r.calls for r in rows if r.method == m), sum(r.seconds for r in rows if r.method == m))
-        for m in of
-    }
-    unit = next((seconds for calls, seconds in cost.values() if calls), 0.0)
-    head = [
-        "method",
-        "PSNR all",
-        "PSNR centre",
-        "SSIM",
-        "tOF px",
-        "sharpness",
-        "flow",
-        f"PSNR - {reference} [95 %]",
-        *(["calls", "time"] if unit else []),
-    ]
+    of = {slug: mine for slug in labels if (mine := [r for r in rows if r.method == slug])}
+    clips = max(map(len, of.values()), default=0)
+    means = {slug: {**_means(mine), **(whole or {}).get(slug, {})} for slug, mine in of.items()}
+    columns = [c for c in COLUMNS if any(m.get(c[1]) is not None for m in means.values())]
+    unit = next((s for mine in of.values() if _sum(mine, "calls") and (s := _sum(mine, "seconds"))), 0.0)
+    gain = [f"PSNR - {labels[reference]} [95 %]"] if reference in of else []
+    head = ["method", *(c[0] for c in columns), *gain, *(["calls", "time"] if unit else [])]
     lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
-    for method, clips in of.items():
-        scores = list(clips.values())
-        mean = {k: float(np.mean([getattr(s, k) for s in scores])) for k in Scores.__annotations__}
-        flow = mean["flow"] / mean["flow_truth"] if mean["flow_truth"] else float("nan")
-        # Equal first: inf - inf, both frames perfect, is no difference.
-        pairs = [(s.psnr, of[reference][clip].psnr) for clip, s in clips.items()]
-        differences = [0.0 if a == b else a - b for a, b in pairs]
-        low, high = paired_bootstrap(differences, seed)
-        gain = "" if method == reference else f"{np.mean(differences):+.2f} [{low:+.2f}, {high:+.2f}]"
-        lines.append(
-            [method, f"{mean['psnr']:.2f}", f"{mean['psnr_centre']:.2f}", f"{mean['ssim']:.3f}"]
-            + [f"{mean['tof']:.2f}", f"{mean['sharpness']:.2f}", f"{flow:.2f}", gain]
-        )
-        calls, seconds = cost[method]
+    for slug, mine in of.items():
+        label = labels[slug] if len(mine) == clips else f"{labels[slug]} ({len(mine)} of {clips} clips)"
+        line = [label, *(_cell(means[slug].get(key), how) for _, key, how in columns)]
+        if gain:
+            line.append("" if slug == reference else paired(mine, of[reference], seed))
         if unit:
-            lines[-1] += [f"{calls / len(clips):g}", f"x{seconds / unit:.2f}"] if calls else ["", ""]
+            calls = _sum(mine, "calls")
+            line += [f"{calls / len(mine):g}", f"x{_sum(mine, 'seconds') / unit:.2f}"] if calls else ["", ""]
+        lines.append(line)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def strip(films: dict[str, Tensor], cell: int = 96) -> Image.Image:
-    """A row of frames for each film, named on the left; small frames are enlarged, pixels kept.
-
-    films  name -> [t, H, W, 3], all of one size
-    """
-    t, height, width, _ = next(iter(films.values())).shape
-    scale = max(1, round(cell / height))
-    height, width, label, gap = height * scale, width * scale, 150, 2
-    sheet = Image.new("RGB", (label + t * (width + gap), len(films) * (height + gap)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, (name, film) in enumerate(films.items()):
-        top = row * (height + gap)
-        draw.text((6, top + height // 2 - 6), name, fill="black")
-        for column, frame in enumerate((film.clamp(0, 1) * 255).round().byte().cpu().numpy()):
-            picture = Image.fromarray(frame).resize((width, height), Image.Resampling.NEAREST)
-            sheet.paste(picture, (label + column * (width + gap), top))
-    return sheet
+def paired(rows: Sequence[Row], others: Sequence[Row], seed: int = 0) -> str:
+    """Mean difference of PSNR on the clips that both have, with its 95 % interval."""
+    theirs = {r.clip: r.scores.psnr for r in others}
+    pairs = [(r.scores.psnr, theirs[r.clip]) for r in rows if r.clip in theirs]
+    if not pairs:
+        return ""
+    # Equal first: inf - inf, both frames perfect, is no difference.
+    differences = [0.0 if a == b else a - b for a, b in pairs]
+    low, high = paired_bootstrap(differences, seed)
+    return f"{np.mean(differences):+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def _between(interpolate: Interpolator) -> Restorer:
-    return lambda clip: interpolate(clip[0], clip[-1], len(clip) - 2)
+def _means(rows: Sequence[Row]) -> dict[str, float | None]:
+    values = {k: [getattr(r.scores, k) for r in rows] for k in METRICS}
+    means = {k: None if None in v else float(np.mean(v)) for k, v in values.items()}
+    truth, flow = means["flow_truth"], means["flow"]
+    return means | {"flow_ratio": flow / truth if flow is not None and truth else None}
 
 
-def _inside(restore: Restorer) -> Restorer:
-    return lambda clip: restore(clip)[1:-1]
+def _sum(rows: Sequence[Row], name: str) -> float:
+    return sum(getattr(r, name) for r in rows)
 
 
-def _at_quarter(clips: list[Clip], quarter: int) -> int:
-    order = np.argsort([clip.motion for clip in clips], kind="stable")
-    return int(order[(len(order) - 1) * quarter // 4])
-
-
-def _section(name: str, rows: list[Row], reference: str, seed: int) -> str:
-    large = [r for r in rows if r.large]
-    count, count_large = (len({r.clip for r in some}) for some in (rows, large))
-    text = f"### {name}: all {count} clips\n\n{summary(rows, reference, seed)}"
-    if large:
-        motion = min(r.motion for r in large)
-        text += f"\n\n### {name}: the {count_large} clips with large motion "
-        text += f"(DIS flow from first to last at least {motion:.1f} px)"
-        text += f"\n\n{summary(large, reference, seed)}"
-    return text
+def _cell(value: float | None, how: str) -> str:
+    return "" if value is None else format(value, how)

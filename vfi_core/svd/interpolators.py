@@ -23,7 +23,7 @@ from .settings import Settings
 def svd_interpolator(
     svd: SVD, settings: Settings, adapter: Weights | None
 ) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """f(first [H, W, 3], last [H, W, 3], in_betweens) -> the frames between them [in_betweens, H, W, 3].
+    """f(first [H, W, 3], last [H, W, 3], in_betweens) -> the film [in_betweens + 2, H, W, 3].
 
     Without an adapter this is the base model, led to the last frame as ``settings.method`` says.
     Raises ValueError for an adapter of another base.
@@ -32,8 +32,7 @@ def svd_interpolator(
 
     def between(first: Tensor, last: Tensor, in_betweens: int) -> Tensor:
         wanted = replace(settings, in_betweens=in_betweens)
-        film = interpolate(svd, [first, last], wanted, adapter, modules=modules)
-        return film[1:-1].to(first)
+        return interpolate(svd, [first, last], wanted, adapter, modules=modules).to(first)
 
     return between
 
