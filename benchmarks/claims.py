@@ -5,12 +5,10 @@
     python benchmarks/claims.py first   --data DIR --adapter fast          does it leave image-to-video alone?
     python benchmarks/claims.py dropped --data DIR --adapter fast          the hint in both branches, or in
     one
-    python benchmarks/claims.py options --data DIR --out runs/options      adapters one option apart, in pairs
     python benchmarks/claims.py steps   --data DIR --states FILE...        held-out quality against training
     steps, from copies of one run's run.safetensors
 
-`options` trains each from step 0 by the second of the two recipes (fast.toml). Films are made with the
-adapter's own guidance.
+Films are made with the adapter's own guidance. The method's options are measured by `study.py`.
 
 DIR holds videos/ and windows.json, as for training. Figures are PSNR in dB, means over clips and generated
 frames; differences are paired, with a 95 % bootstrap interval over clips. At nine frames instead of seven:
@@ -21,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,35 +36,22 @@ from vfi_core.svd.pictures import decode, encode
 from vfi_core.svd.sample import sample_segment
 from vfi_core.svd.settings import Settings
 from vfi_core.tiny import ADAPTERS, ROOM, TINY
-from vfi_core.training.clips import open_clips
 from vfi_core.training.config import build, read_toml
-from vfi_core.training.denoiser import train_adapter
-from vfi_core.training.pool import latent_pool
 from vfi_core.training.recipes import AdapterRecipe
 from vfi_core.training.trainable import adapter_key, preset
 
 AVERAGE = "tensor.average."
 
-PAIRS = {
-    "concat_latent": ("first", "nearest", "keyframes"),
-    "encoder_input": ("noisy", "keyframes"),
-    "kf_join": ("channel", "token"),
-    "clip_tokens": ("first", "mean"),
-}
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("claim", choices=("swap", "first", "dropped", "options", "steps"))
+    parser.add_argument("claim", choices=("swap", "first", "dropped", "steps"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--adapter", default="fast", help="a bundled adapter's name, or a file")
     parser.add_argument("--model", type=Path, default=TINY)
     parser.add_argument("--per-video", type=int, default=5)
     parser.add_argument("--steps", type=int, default=15, help="sampling steps")
-    parser.add_argument("--train-steps", type=int, default=600)
     parser.add_argument("--states", type=Path, nargs="*", default=[], help="kept states of a run")
-    parser.add_argument("--only", nargs="*", default=list(PAIRS), help="options to pair")
-    parser.add_argument("--out", type=Path, default=Path("runs/claims"))
     args = parser.parse_args()
     if args.claim == "steps" and not args.states:
         parser.error("steps needs --states, copies of a run's run.safetensors")
@@ -77,8 +61,8 @@ def main() -> None:
     (clips,) = open_sets(args.data, wanted)
     clips = dataclasses.replace(clips, size=tuple(svd.config["size"]))
     measure = Measure(svd, list(clips), Settings(steps=args.steps))
-    if args.claim in ("options", "steps"):
-        {"options": _options, "steps": _steps}[args.claim](args, svd, measure)
+    if args.claim == "steps":
+        _steps(args, svd, measure)
         return
     adapter = load_adapter(ADAPTERS.get(args.adapter, Path(args.adapter)))
     {"swap": _swap, "first": _first, "dropped": _dropped}[args.claim](svd, adapter, measure)
@@ -164,20 +148,6 @@ def _dropped(svd: SVD, adapter: Adapter, measure: Measure) -> None:
     _difference("dropped - kept", dropped, kept)
 
 
-def _options(args: argparse.Namespace, svd: SVD, measure: Measure) -> None:
-    trained: dict[Options, Tensor] = {}
-    for option in args.only:
-        scores = []
-        for value in PAIRS[option]:
-            options = dataclasses.replace(_trained_options("fast"), **{option: value})
-            if options not in trained:
-                trained[options] = _train_and_measure(args, svd, measure, options, args.train_steps)
-            scores.append(trained[options])
-            print(f"{option} = {value}: {scores[-1].mean():.2f} dB", flush=True)
-        for value, score in zip(PAIRS[option][1:], scores[1:], strict=True):
-            _difference(f"{option}: {value} - {PAIRS[option][0]}", score, scores[0])
-
-
 def _steps(args: argparse.Namespace, svd: SVD, measure: Measure) -> None:
     """The moving average of each state, in the order given."""
     options = _trained_options(args.adapter)
@@ -188,21 +158,6 @@ def _steps(args: argparse.Namespace, svd: SVD, measure: Measure) -> None:
             tensors = {adapter_key(n.removeprefix(AVERAGE)): file.get_tensor(n) for n in names}
         modules = load_modules(svd.unet, Adapter(options, tensors, head_dim_of(svd.unet), {}, path.name))
         print(f"{path.stem}, {step} steps: {measure(modules, {}).mean():.2f} dB", flush=True)
-
-
-def _train_and_measure(
-    args: argparse.Namespace, svd: SVD, measure: Measure, options: Options, steps: int
-) -> Tensor:
-    recipe = _recipe("fast")
-    args.out.mkdir(parents=True, exist_ok=True)
-    clips = open_clips(recipe.clips, args.data, args.out)
-    pool = latent_pool(svd, clips, args.out / "pool", svd.config["augmentation"])
-    conditions = {k: svd.config[k] for k in ("fps", "motion_bucket_id", "augmentation", "guidance", "frames")}
-    config = dataclasses.replace(recipe.train, steps=steps)
-    run = args.out / f"{hashlib.sha256(repr((options, steps)).encode()).hexdigest()[:12]}"
-    run.mkdir(exist_ok=True)
-    adapter = train_adapter(svd, options, pool, config, conditions, run, lambda line: None)
-    return measure(load_modules(svd.unet, adapter), conditions)
 
 
 def _trained_options(name: str) -> Options:

@@ -121,15 +121,16 @@ def _train_one(args: argparse.Namespace) -> None:
 
 
 def _measure(args: argparse.Namespace) -> None:
-    from vfi_core.evaluation.clips import read_clips, read_held_out
+    from vfi_core.evaluation.layouts import Wanted, open_sets
     from vfi_core.evaluation.metrics import psnr
     from vfi_core.svd.interpolators import svd_interpolator
     from vfi_core.svd.settings import Settings
 
     recipe, svd = _recipe(), load_svd(TINY)
-    frames, size = recipe.clips.most_frames, svd.config["size"][0]
-    clips = [*read_clips(args.eval, frames, size)]
-    clips += read_held_out(args.data, list(recipe.clips.held_out), frames, size, per_video=2)
+    frames, size = recipe.clips.most_frames, tuple(svd.config["size"])
+    wanted = Wanted(frames, recipe.clips.held_out, per_video=2)
+    sets = [*open_sets(args.eval, wanted), *open_sets(args.data, wanted)]
+    clips = [clip for clips in sets for clip in dataclasses.replace(clips, size=size)]
     path = args.out / "results.csv"
     known: dict[tuple[str, str], float] = {}
     if path.exists():
@@ -144,7 +145,11 @@ def _measure(args: argparse.Namespace) -> None:
         left = [clip for clip in clips if (name, clip.name) not in known]
         if not left:
             continue
-        adapter = load_adapter(args.out / f"{run.name}.safetensors")
+        path_of_run = args.out / f"{run.name}.safetensors"
+        if not path_of_run.exists():
+            print(f"{run.name} is not trained yet: left out", flush=True)
+            continue
+        adapter = load_adapter(path_of_run)
         if uncond_hint:
             options = dataclasses.replace(adapter.options, uncond_hint=uncond_hint)
             adapter = dataclasses.replace(adapter, options=options)
@@ -174,6 +179,8 @@ def _table(known: dict[tuple[str, str], float], clips: list[str]) -> str:
         against = base[[every.index(s) for s in seeds]]
         for option, values in STUDY[kind].items():
             for value in values if option != "seeds" else []:
+                if any((f"{option}-{value}-{seed}", clip) not in known for seed in seeds for clip in clips):
+                    continue  # not measured yet
                 mine = scores(f"{option}-{value}", seeds)
                 low, high = _interval(mine - against)
                 lines.append(
