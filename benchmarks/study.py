@@ -156,7 +156,7 @@ def _measure(args: argparse.Namespace) -> None:
         between = svd_interpolator(svd, Settings(steps=SAMPLING_STEPS), adapter)
         for clip in left:
             film = between(clip.frames[0], clip.frames[-1], frames - 2)
-            known[name, clip.name] = float(psnr(film, clip.frames[1:-1]).mean())
+            known[name, clip.name] = float(psnr(film[1:-1], clip.frames[1:-1]).mean())
             with path.open("a", newline="") as file:
                 csv.writer(file).writerow([name, clip.name, f"{known[name, clip.name]:.4f}"])
         print(name, f"{np.mean([known[name, c.name] for c in clips]):.2f} dB", flush=True)
