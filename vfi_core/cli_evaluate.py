@@ -112,6 +112,7 @@ def main(args: argparse.Namespace) -> None:
     """Print the tables; args.out gets all there is. Raises ValueError for wrong input."""
     from tqdm import tqdm
 
+    from .evaluation.report import write_report
     from .evaluation.results import Results
     from .evaluation.run import look, run, set_metrics
     from .evaluation.table import tables
@@ -155,7 +156,7 @@ def main(args: argparse.Namespace) -> None:
     text = tables(results.rows, results.config, args.seed)
     (args.out / "table.md").write_text(text + "\n", encoding="utf-8")
     print(f"{text}\n\nwritten to {args.out / 'table.md'}")
-    _report(args.out)
+    print(f"look at {write_report(args.out)}")
 
 
 def _metrics(
@@ -275,16 +276,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _report(out: Path) -> None:
-    try:
-        from .evaluation.report import write_report  # type: ignore[import-not-found]
-    except ModuleNotFoundError as error:
-        if not (error.name or "").endswith("evaluation.report"):
-            raise
-        return
-    print(f"look at {write_report(out)}")
 
 
 def _size(text: str) -> tuple[int, int] | tuple[()]:
