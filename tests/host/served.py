@@ -183,6 +183,12 @@ def expect_film(server: Server, frames: torch.Tensor, name: str) -> None:
         assert distance[i].max() == 0, i
 
 
+async def adapters_in(server: Server, loader: str) -> set[str]:
+    """What a loader offers now."""
+    told = (await server.get(f"/object_info/{loader}"))[loader]["input"]["required"]["adapter_name"]
+    return set(told[0] if isinstance(told[0], list) else told[1]["options"])
+
+
 async def check_every_node_is_offered_and_explained(server: Server):
     offered = {k: v for k, v in (await server.get("/object_info")).items() if k.startswith("SVDVFI")}
     assert len(offered) == NODES, sorted(offered)
@@ -191,9 +197,8 @@ async def check_every_node_is_offered_and_explained(server: Server):
         for kind in ("required", "optional"):
             for entry, (_, options) in info["input"].get(kind, {}).items():
                 assert options.get("tooltip"), (name, entry)
-    adapters = offered["SVDVFILoadAdapter"]["input"]["required"]["adapter_name"]
-    adapters = adapters[0] if isinstance(adapters[0], list) else adapters[1]["options"]
-    assert {"none", "fast.safetensors", "paper.safetensors"} <= set(adapters)
+    adapters = await adapters_in(server, "SVDVFILoadAdapter")
+    assert {"none", "fast.safetensors", "paper.safetensors"} <= adapters
     assert "no_adapter.safetensors" not in adapters
 
 
@@ -213,6 +218,18 @@ async def check_all_in_one_makes_the_headless_film(server: Server):
         chosen = name if name == "none" else f"{name}.safetensors"
         outcome = await server.run(graph("all_in_one", load__adapter_name=chosen))
         expect_film(server, outcome.frames(), name)
+
+
+async def check_an_adapter_trained_meanwhile_appears_and_runs(server: Server):
+    loaders = ("SVDVFILoadAdapter", "SVDVFILoadCheckpoint")
+    before = [await adapters_in(server, loader) for loader in loaders]
+    shutil.copy(
+        server.folder / "run" / "adapter.safetensors", server.base / "models/svd_vfi/mine.safetensors"
+    )
+    after = [await adapters_in(server, loader) for loader in loaders]  # what the editor asks for on R
+    assert [new - old for new, old in zip(after, before, strict=True)] == [{"mine.safetensors"}] * 2
+    outcome = await server.run(graph("all_in_one", load__adapter_name="mine.safetensors"))
+    expect_film(server, outcome.frames(), "trained")
 
 
 async def check_separate_nodes_make_the_headless_film(server: Server):
@@ -315,6 +332,7 @@ async def check_every_other_workflow_runs(server: Server):
         "slow_motion": 19,
         "stock_ksampler": 7,
         "svd_xt_two_keyframes": 7,  # on the miniature, which stands in for Stability's weights here
+        "try_a_trained_adapter": 7,
         "wide_gaps_then_frame_interpolation": 13,
         "without_an_adapter": 7,
     }

@@ -19,7 +19,9 @@ from safetensors.torch import save_file
 from tests.comfyui import LAYERS, comfyui, interpreter, random_adapter, toy, unpack
 from tests.svd.toys import toy_framer, toy_svd, tuned_unet
 from vfi_core.adapter import PRESETS, Options, save_adapter
+from vfi_core.cli import main
 from vfi_core.config import METHODS
+from vfi_core.media import write_picture
 from vfi_core.svd.interpolate import interpolate
 from vfi_core.svd.load import load_svd, save_single_file
 from vfi_core.svd.settings import Settings
@@ -91,10 +93,31 @@ def furnish(folder: Path) -> None:
     locked = replace(settings, colour_lock=True)
     film = interpolate(svd, list(keyframes), locked, timeline=timeline, reseeded={2: 77})
     save_file({"film": film}, folder / "timeline.safetensors")
+    film = interpolate(svd, list(keyframes), settings, load_weights(trained(folder)))
+    save_file({"film": film}, folder / "held_trained.safetensors")
     save_file(tuned_unet(toy()), folder / "tuned.safetensors")
     tuned = load_weights(folder / "tuned.safetensors")
     film = interpolate(svd, list(keyframes[:2]), replace(settings, method="reversed"), tuned)
     save_file({"film": film}, folder / "reversed_tuned.safetensors")
+
+
+def trained(folder: Path) -> Path:
+    """An adapter of the toy as `svd-vfi train` leaves it, after two steps on eight random pictures."""
+    pictures = folder / "footage" / "noise"
+    pictures.mkdir(parents=True)
+    for i in range(8):
+        noise = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(i))
+        write_picture((noise * 255).byte(), pictures / f"{i}.png")
+    (folder / "adapter.toml").write_text(
+        f"""
+        kind = "adapter"
+        base = {json.dumps(str(folder / "toy.safetensors"))}
+        clips = {{ root = {json.dumps(str(pictures.parent))}, frames = 7, procedural = 0.0, pool = 2 }}
+        train = {{ steps = 2, batch = 1, warmup = 1, lr = 0.01 }}
+        """
+    )
+    assert main(["train", str(folder / "adapter.toml"), "-o", str(folder / "run"), "--device", "cpu"]) == 0
+    return folder / "run" / "adapter.safetensors"
 
 
 @pytest.fixture(scope="module")
