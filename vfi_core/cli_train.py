@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> None:
     """Train, or plan. Under `accelerate launch` on as many devices as it was told of."""
     device = choose_device(args.device)
     if args.plan:
-        from .training.recipes import plan_recipe
+        from .training.planned import plan_recipe
 
         print("\n".join(plan_recipe(args.config, device)))
         return

@@ -5,7 +5,9 @@ import torch
 
 from tests.svd.toys import toy_config
 from tests.training.toy_run import TRAINING, own_toy, train
+from vfi_core import cli
 from vfi_core.adapter import PRESETS
+from vfi_core.tiny import ROOM
 from vfi_core.training.counted import LiveBytes, weight_bytes
 from vfi_core.training.plan import plan_training
 from vfi_core.training.settings import TrainConfig
@@ -43,3 +45,15 @@ def test_the_memory_planned_is_the_memory_a_run_takes(preset, checkpointing, bat
     base = sum(p.numel() for m in (svd.unet, svd.vae, svd.image_encoder) for p in m.parameters())
     assert plan.parameters["base"] == base and sum(plan.parameters.values()) == base + trained
     assert plan.moments == 8 * trained and plan.operations > 2 * batch * 5 * base
+
+
+def test_the_shell_prints_a_plan_and_makes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", str(ROOM / "fast.toml"), "--plan", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("1 x 8 of 8 clips a step on cpu, each 7 frames of 128x128\n")
+    for words in ("base, frozen", "encoder.trunk, trained", "moments of adamw", "together", "TFLOP"):
+        assert words in said
+    assert not list(tmp_path.iterdir())
+    assert cli.main(["train", str(ROOM / "vae.toml"), "--plan", "--device", "cpu"]) == 2
+    assert "there is no plan of a VAE" in capsys.readouterr().err

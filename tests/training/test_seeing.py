@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from tests.training.toy_run import TRAINING, own_toy, train
 from vfi_core.media import read_picture, read_video, write_film, write_picture
 from vfi_core.training.card import write_card
+from vfi_core.training.config import build
 from vfi_core.training.journal import Row
 from vfi_core.training.rows import read_rows
 from vfi_core.training.settings import TrainConfig, ValidationConfig
@@ -79,3 +80,11 @@ def test_rows_beyond_the_saved_step_are_dropped(tmp_path):
         file.write("3,9.0,0.1,1.0,1.0\n")
     assert train(tmp_path, config).tensors
     assert [row[0] for row in read_rows(tmp_path / "losses.csv", 10)] == ["1", "2"]
+
+
+def test_pairs_of_keyframes_are_read_from_a_configuration():
+    read = build(ValidationConfig, {"every": 5, "keyframes": [["a.png", "b.png"]]}, "x.toml")
+    assert read.keyframes == (("a.png", "b.png"),)
+    for wrong in (["a.png"], [["a.png", 1]], "a.png"):
+        with pytest.raises(ValueError, match="x.toml: setting 'keyframes' is .* expected a list of"):
+            build(ValidationConfig, {"every": 5, "keyframes": wrong}, "x.toml")

@@ -5,7 +5,7 @@ Legend: b clips, t frames, c features, h w latent, H W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -30,11 +30,12 @@ class Batch:
 
     def part(self, chosen: slice) -> Batch:
         """Some of its clips: a process's share, or one of several accumulated."""
-        return Batch(**{k: None if v is None else v[chosen] for k, v in self._tensors().items()})
+        return replace(self, **{k: v[chosen] for k, v in self._tensors().items()})
 
     def to(self, device: torch.device) -> Batch:
         """The same in float32 on ``device``."""
-        return Batch(**{k: None if v is None else v.to(device).float() for k, v in self._tensors().items()})
+        return replace(self, **{k: v.to(device).float() for k, v in self._tensors().items()})
 
     def _tensors(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """Those that are there."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}

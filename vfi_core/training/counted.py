@@ -71,5 +71,6 @@ def pretend(mode: FakeTensorMode, modules: Iterable[nn.Module], device: torch.de
 
     for root in modules:
         for module in root.modules():
-            for table in (module._parameters, module._buffers):
+            tables: list[dict[str, Any]] = [module._parameters, module._buffers]
+            for table in tables:
                 table.update({name: claimed(t) for name, t in table.items() if t is not None})

@@ -65,6 +65,10 @@ class Journal:
             left = (time.monotonic() - self._began) / (row.step - self.first) * (self.steps - row.step)
             self.log(f"{row.step}/{self.steps} loss {self.recent:.4f}, {left / 60:.1f} min left")
 
+    def say(self, line: str) -> None:
+        """A line, above the bar where there is one."""
+        self.log(line) if self._bar.disable else self._bar.write(line)
+
     @property
     def recent(self) -> float:
         """The mean loss of the last steps."""

@@ -15,7 +15,7 @@ from .settings import TrainConfig
 
 NAMES = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 SCALE = ("scale", "_growth_tracker")
-ONES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)
+ELSEWHERE = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM, DistributedType.XLA)
 
 
 def start_accelerator(config: TrainConfig, device: torch.device, out: Path) -> Accelerator:
@@ -42,7 +42,8 @@ def start_accelerator(config: TrainConfig, device: torch.device, out: Path) -> A
             InitProcessGroupKwargs(timeout=timedelta(days=2)),  # one process encodes the pool for all
         ],
     )
-    if accelerator.distributed_type not in ONES:
+    accelerator.gradient_accumulation_steps = 1  # ours are parts of one batch, whatever its own file says
+    if accelerator.distributed_type in ELSEWHERE:
         raise ValueError(
             f"accelerate is configured for {accelerator.distributed_type.value}, whose optimiser keeps its "
             "state where a run cannot be saved as one file; use FSDP (version 2), which shards the same"

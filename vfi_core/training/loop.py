@@ -136,9 +136,9 @@ def train_denoiser(
                 last = step + 1 == config.steps
                 if journal is not None:
                     journal.note(Row(step + 1, loss, lr, norm, time.perf_counter() - began))
-                if films is not None and main and films.due(step + 1):
-                    with averaged(trainable, average), accelerator.autocast():
-                        films.draw(step + 1, accelerator, log)
+                    if films is not None and films.due(step + 1):
+                        with averaged(trainable, average), accelerator.autocast():
+                            films.draw(step + 1, accelerator, journal.say)
                 if last or ((step + 1) % config.save_every == 0 and watch.calm):
                     if journal is not None:
                         journal.write()

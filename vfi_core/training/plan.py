@@ -161,11 +161,11 @@ def throughput(device: torch.device, precision: torch.dtype, seconds: float = 0.
     side = 4096 if device.type == "cuda" else 1024
     a = torch.ones(side, side, device=device, dtype=precision)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    a @ a
+    a.matmul(a)
     wait()
     began, count = time.perf_counter(), 0
     while (took := time.perf_counter() - began) < seconds:
-        a @ a
+        a.matmul(a)
         wait()
         count += 1
     return 2 * side**3 * count / took

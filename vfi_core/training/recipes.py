@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from torch import Tensor
 from ..adapter import load_adapter, save_adapter
 from ..config import SVDConfig
 from ..files import write_safetensors
-from ..svd.load import FULL_SIZE, build, config_of, load_svd, save_single_file
+from ..svd.load import FULL_SIZE, build, load_svd, save_single_file
 from ..tiny import TINY
 from .card import write_card
 from .clips import ClipSource, open_clips
@@ -31,7 +30,6 @@ from .config import build as build_config
 from .config import read_toml
 from .denoiser import train_adapter, train_base
 from .launch import start_accelerator
-from .plan import lines_of, plan_training
 from .pool import latent_pool
 from .settings import PRECISIONS, TrainConfig, ValidationConfig
 from .tiny_vae import VAEConfig, train_vae
@@ -240,25 +238,3 @@ def _say(line: str) -> None:
 
 def _nothing(_line: str) -> None:
     pass
-
-
-def plan_recipe(config: Path, device: torch.device) -> list[str]:
-    """What training ``config`` would take, as lines; see `plan`. Of the base its header alone is read."""
-    recipe = read_recipe(config)
-    if isinstance(recipe, VAERecipe):
-        raise ValueError(f"{config}: there is no plan of a VAE; it is small, train it")
-    c, processes = recipe.clips, int(os.environ.get("WORLD_SIZE", "1"))
-    if isinstance(recipe, BaseRecipe):
-        base, options = recipe.model, None
-        told = {name: base[name] for name in ("fps", "motion_bucket_id", "augmentation")}
-    else:
-        base = config_of(TINY if recipe.base == "tiny" else recipe.base)
-        options, told = preset(recipe.preset, recipe.options), conditions_of(recipe, base)
-    height, width = c.height_width
-    training = told | {"frames": c.most_frames, "size": (height, width)}
-    plan = plan_training(base, options, recipe.train, training, device, processes)
-    part = f"{recipe.train.accumulate} x {recipe.train.part(processes)} of {recipe.train.batch} clips"
-    return [
-        f"{part} a step on {device}, each {c.most_frames} frames of {width}x{height}",
-        *lines_of(plan, recipe.train, device),
-    ]
