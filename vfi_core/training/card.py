@@ -30,8 +30,8 @@ def write_card(out: Path, adapter_file: Path, adapter: Adapter, train: TrainConf
         f"An adapter of SVD Video Frame Interpolation for `{base}`: two frames in, the film between them "
         "out.",
         "## Use",
-        f"In ComfyUI: put `{adapter_file.name}` into `models/svd_vfi`, refresh, and choose it in *Load SVD "
-        "Adapter* or *Load SVD Checkpoint*. In a shell:",
+        f"In ComfyUI: put `{adapter_file.name}` into `models/svd_vfi`, refresh, and choose it in *SVD VFI "
+        "Load Adapter* or *SVD VFI Load Checkpoint*. In a shell:",
         f"```\nsvd-vfi interpolate first.png last.png{model} --adapter {adapter_file.name} -o film.mp4\n```",
         f"It knows clips of {told['frames']} frames at {told['size'][1]}x{told['size'][0]} pixels; size, "
         "fps, motion bucket, augmentation and guidance stand in the file and are used unless others are "
