@@ -8,8 +8,9 @@ from tests.training.toy_run import TRAINING, own_toy, train
 from vfi_core import cli
 from vfi_core.adapter import PRESETS
 from vfi_core.tiny import ROOM
+from vfi_core.training import planned
 from vfi_core.training.counted import LiveBytes, weight_bytes
-from vfi_core.training.plan import plan_training
+from vfi_core.training.plan import Plan, plan_training
 from vfi_core.training.settings import TrainConfig
 
 
@@ -49,11 +50,30 @@ def test_the_memory_planned_is_the_memory_a_run_takes(preset, checkpointing, bat
 
 def test_the_shell_prints_a_plan_and_makes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    plan = Plan(
+        {"base": 9_860_000, "encoder.trunk": 550_000},
+        40 << 20,
+        4 << 20,
+        0,
+        8 << 20,
+        4 << 20,
+        0,
+        1 << 30,
+        10**11,
+    )
+    monkeypatch.setattr(planned, "plan_training", lambda *_: plan)
     assert cli.main(["train", str(ROOM / "fast.toml"), "--plan", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("1 x 8 of 8 clips a step on cpu, each 7 frames of 128x128\n")
-    for words in ("base, frozen", "encoder.trunk, trained", "moments of adamw", "together", "TFLOP"):
+    for words in (
+        "base, frozen",
+        "encoder.trunk, trained",
+        "0.008  moments of adamw",
+        "1.055  together",
+        "0.100 TFLOP",
+    ):
         assert words in said
+    assert "average" not in said
     assert not list(tmp_path.iterdir())
     assert cli.main(["train", str(ROOM / "vae.toml"), "--plan", "--device", "cpu"]) == 2
     assert "there is no plan of a VAE" in capsys.readouterr().err

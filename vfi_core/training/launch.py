@@ -57,6 +57,7 @@ def start_accelerator(config: TrainConfig, device: torch.device, out: Path) -> A
 def spare_frozen(accelerator: Accelerator, module: nn.Module) -> None:
     """Keep FSDP from sharding what is not trained: the base's own tensors, which its U-Net shares."""
     if accelerator.distributed_type == DistributedType.FSDP and (plugin := accelerator.state.fsdp_plugin):
+        plugin.cpu_ram_efficient_loading = False  # it would drop weights that are there, and shared
         plugin.ignored_modules = [
             m
             for m in module.modules()

@@ -114,16 +114,8 @@ def train_denoiser(
                 for group in optimiser.param_groups:
                     group["lr"] = lr
                 optimiser.zero_grad(set_to_none=True)
-                loss = torch.zeros((), device=device)
                 parts = parts_of_step(svd, pool, config, training, step, accelerator)
-                for i, (batch, draws) in enumerate(parts):
-                    with contextlib.ExitStack() as hooks:
-                        if i + 1 < config.accumulate:
-                            hooks.enter_context(accelerator.no_sync(objective))
-                        part = objective(batch.to(device), draws, hooks) / config.accumulate
-                        accelerator.backward(part)  # inside the hooks: checkpointing replays them
-                    loss += part.detach()
-                loss = accelerator.reduce(loss, "mean").item()
+                loss = add_gradients(objective, parts, config.accumulate, device, accelerator)
                 norm = accelerator.clip_grad_norm_(trainable.values(), config.clip_norm).item()
                 watch.see(step + 1, loss, norm)
                 optimiser.step()
@@ -172,6 +164,28 @@ def parts_of_step(
         begin = (accelerator.process_index * config.accumulate + i) * size
         chosen = slice(begin, begin + size)
         yield batch.part(chosen), draws.part(chosen)
+
+
+def add_gradients(
+    objective: nn.Module,
+    parts: Iterator[tuple[Batch, Draws]],
+    count: int,
+    device: torch.device,
+    accelerator: Accelerator,
+) -> float:
+    """The loss over a step's whole batch, of every process, its gradients added to the parameters'.
+
+    parts  ``count`` equal ones of this process
+    """
+    loss = torch.zeros((), device=device)
+    for i, (batch, draws) in enumerate(parts):
+        with contextlib.ExitStack() as hooks:
+            if i + 1 < count:  # processes sum their gradients once a step
+                hooks.enter_context(accelerator.no_sync(objective))
+            part = objective(batch.to(device), draws, hooks) / count
+            accelerator.backward(part)  # inside the hooks: checkpointing replays them
+        loss += part.detach()
+    return accelerator.reduce(loss, "mean").item()
 
 
 @contextlib.contextmanager
