@@ -36,7 +36,7 @@ class ClipsConfig:
     favour_motion: float = 0.5
     skip_cuts: bool = True
     skip_held: bool = True
-    procedural: float = 0.5
+    procedural: float = 0.0
     max_corrupt: float = 0.5
     pool: int = 4000
     seed: int = 1
