@@ -79,18 +79,24 @@ def make_methods(
 
 
 def files_of(names: Sequence[str], model: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of every file of weights: another one there makes another evaluation."""
+    """Name, size and time of every file of weights or of somebody's films: another one there makes another
+    evaluation.
+    """
     from .tiny import ADAPTERS, TINY
     from .weights import files_behind
 
     paths = [] if model == "none" else [TINY if model == "tiny" else Path(model)]
+    paths = [path for path in paths if path.exists()]  # a hub's id is its own name
     files = [
         file for path in paths for file in (sorted(path.rglob("*.safetensors")) if path.is_dir() else [path])
     ]
     for name in names:
+        if folder := _folder(name):
+            files += sorted(path for path in folder[1].rglob("*") if path.is_file())
+            continue
         base, _ = _split(name)
         path = ADAPTERS.get(base) or Path(base)
-        if name not in WEIGHTLESS and not _folder(name) and path.exists():
+        if name not in WEIGHTLESS and path.exists():
             files += files_behind(path)
     stats = [(file.name, file.stat()) for file in dict.fromkeys(files)]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

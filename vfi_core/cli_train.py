@@ -35,6 +35,9 @@ def main(args: argparse.Namespace) -> None:
         return
     from .training import run
 
-    path = run(args.config, args.out, str(device), args.data)
+    try:
+        path = run(args.config, args.out, str(device), args.data)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("what was saved is kept; the same command goes on from there") from None
     if path is not None:
         print(f"{path.resolve()}: trained")

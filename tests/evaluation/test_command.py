@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,17 @@ def test_somebody_s_frames_stand_beside_the_others(data: Path, tmp_path: Path):
     with open(out / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 and (rows[1]["psnr"], rows[1]["endpoint"]) == ("inf", "0.0")
+
+
+def test_other_frames_under_the_same_label_make_another_evaluation(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    line = command(data, tmp_path / "out", "--limit", "1", "--method", "nearest")
+    shutil.copytree(data, tmp_path / "theirs")
+    assert main([*line, f"Theirs={tmp_path / 'theirs'}"]) == 0
+    Image.new("RGB", (32, 24)).save(tmp_path / "theirs" / "cat" / "002.png")
+    assert main([*line, f"Theirs={tmp_path / 'theirs'}"]) == 2
+    assert "another" in capsys.readouterr().err
 
 
 def test_what_is_null_is_said_in_one_sentence_each(

@@ -98,6 +98,17 @@ def test_a_name_that_holds_nothing_out_is_refused(tmp_path):
         hold_out(films, [f"film{i}" for i in range(3)], tmp_path)
 
 
+def test_a_film_under_two_names_is_one_and_cannot_slip_past_being_held_out(tmp_path):
+    save_frames(flat(1), tmp_path / "data" / "a")
+    save_frames(flat(2), tmp_path / "data" / "b")
+    (tmp_path / "data" / "films.txt").write_text("a\n./a\nb\n")
+    _, films = find_films(tmp_path / "data" / "films.txt")
+    assert [film.name for film in hold_out(films, ["a"], tmp_path)] == ["b"]
+    (tmp_path / "data" / "b" / "again").symlink_to(tmp_path / "data", target_is_directory=True)
+    _, films = find_films(tmp_path / "data")
+    assert [film.name for film in films] == ["a", "b"]
+
+
 def test_cuts_and_held_frames_never_lie_inside_a_window(tmp_path):
     first, second = scene(0, 14), scene(9, 14)
     held = torch.cat([second[:6], second[5:]])

@@ -15,6 +15,7 @@ from vfi_core.training.loss import denoising_loss
 from vfi_core.training.noise import NoiseLaw, draw
 from vfi_core.training.optimiser import moment_bytes
 from vfi_core.training.pool import LatentPool
+from vfi_core.training.recipes import run_recipe
 from vfi_core.training.rows import read_rows
 from vfi_core.training.settings import TrainConfig
 from vfi_core.training.trainable import checkpoint_activations, new_modules
@@ -128,3 +129,51 @@ def test_an_exploding_loss_stops_the_run_and_its_last_good_adapter_can_be_gone_o
         own_toy(), PRESETS["fast"], pool(), still, TRAINING, tmp_path / "on", quiet, start=good
     )
     assert all(torch.equal(good.tensors[k], on.tensors[k]) for k in good.tensors)
+
+
+CONFIG = """
+kind = "adapter"
+clips = { frames = 7, size = 64, pool = 1 }
+train = { steps = 1, batch = 1 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ('preset = "fats"', "unknown preset 'fats'"),
+        ("conditions = { speed = 3 }", "unknown condition 'speed'"),
+        ('base = "gone.safetensors"', "no base at gone.safetensors"),
+        ('start = "gone.safetensors"', "no adapter at gone.safetensors"),
+        (
+            'validation = { every = 1, keyframes = [["gone.png", "gone.png"]] }',
+            "names gone.png, ",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_before_any_film_is_looked_through(more, sentence, tmp_path):
+    (tmp_path / "c.toml").write_text(CONFIG + more)
+    with pytest.raises(ValueError, match=sentence):
+        run_recipe(tmp_path / "c.toml", tmp_path / "out", "cpu", tmp_path / "no such films")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_configuration_may_be_mended_until_there_is_a_state_and_commented_on_afterwards(tmp_path):
+    kept, asked = tmp_path / "out" / "config.toml", tmp_path / "c.toml"
+    kept.parent.mkdir()
+    kept.write_text(CONFIG)
+    asked.write_text(CONFIG.replace("steps = 1", "steps = 2"))
+    with pytest.raises(ValueError, match="no such films"):  # and not that it is another's run
+        run_recipe(asked, tmp_path / "out", "cpu", tmp_path / "no such films")
+    (tmp_path / "out" / "run.safetensors").touch()
+    with pytest.raises(ValueError, match="a run of another configuration"):
+        run_recipe(asked, tmp_path / "out", "cpu", tmp_path / "no such films")
+    asked.write_text("# a comment" + CONFIG.replace("pool = 1", "pool = 1, workers = 2"))
+    with pytest.raises(ValueError, match="no such films"):
+        run_recipe(asked, tmp_path / "out", "cpu", tmp_path / "no such films")
+
+
+def test_a_configuration_without_films_takes_them_from_the_command_line_alone(tmp_path):
+    (tmp_path / "c.toml").write_text(CONFIG)
+    with pytest.raises(ValueError, match="c.toml names no films; give root in .clips., or --data"):
+        run_recipe(tmp_path / "c.toml", tmp_path / "out", "cpu", None)

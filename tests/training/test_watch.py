@@ -11,7 +11,7 @@ USUAL = [0.5 + 0.01 * (i % 7) for i in range(FEWEST)]
 
 
 def test_a_loss_or_a_gradient_that_is_no_number_stops_at_once():
-    with pytest.raises(Diverged, match=r"the loss is nan at step 3; .* lower lr \(0.0005\), lengthen warmup"):
+    with pytest.raises(Diverged, match=r"the loss is nan at step 3; lower lr \(0.0005\), lengthen warmup"):
         Watch(TrainConfig()).see(3, math.nan, 1.0)
     with pytest.raises(Diverged, match="the gradient is inf at step 3"):
         Watch(TrainConfig()).see(3, 0.5, math.inf)

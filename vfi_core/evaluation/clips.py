@@ -43,7 +43,7 @@ class ClipSet:
     layout  what the set is, in words
     names   of the clips; each can be the name of a folder
     read    the truth
-    films   label -> films of other methods that lie beside the truth, see `.methods.of_films`
+    films   label -> films of other methods that lie beside the truth, see `.methods.published`
     size    every frame is brought to, see `fit`; None: as it is
     notes   what a reader of the figures should know
     """

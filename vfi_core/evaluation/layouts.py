@@ -41,6 +41,8 @@ def open_sets(root: Path, wanted: Wanted) -> list[ClipSet]:
     root = Path(root)
     if not root.exists():
         raise ValueError(f"{root} does not exist; give a folder of clips, or DAVIS' zip file")
+    for inner in ("vimeo_septuplet", "vimeo_triplet"):  # the folder around it will do, as in training
+        root = root / inner if (root / inner).is_dir() else root
     for belongs, read in LAYOUTS:
         if belongs(root):
             sets = read(root, wanted)

@@ -19,6 +19,7 @@ from .metrics import FrameMetric
 DIGEST = "7be5be79"  # SHA-256, its beginning: torchvision's files carry it in their names
 ALEXNET = f"alexnet-owt-{DIGEST}.pth"
 CHANNELS = (64, 192, 384, 256, 256)
+SMALLEST = 31  # pixels: of smaller pictures AlexNet leaves nothing
 
 
 def flip(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -99,6 +100,9 @@ def lpips(backbone: nn.Sequential, taps: tuple[int, ...], heads: list[Tensor]) -
 
     @torch.no_grad()
     def distance(prediction: Tensor, truth: Tensor) -> Tensor:
+        if min(truth.shape[1:3]) < SMALLEST:
+            raise ValueError(f"LPIPS takes pictures of {SMALLEST} pixels a side; leave it out with --metrics")
+
         def one(a: Tensor, b: Tensor) -> Tensor:
             pairs = zip(features(a), features(b), heads, strict=True)
             return sum(((x - y).square() * head).sum(1).mean() for x, y, head in pairs).cpu()  # type: ignore

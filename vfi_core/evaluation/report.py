@@ -9,11 +9,12 @@ from pathlib import Path
 
 import jinja2
 
+from .metrics import FEWEST
 from .report_films import BUDGET, GAIN, SMALL, Purse
 from .report_folder import read_evaluation
 from .report_plot import FRAME
 from .report_section import section_of
-from .report_tables import FEWEST, shown
+from .report_tables import shown
 
 SHOWN = 6  # clips with films at either end, divided among the sets
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .metrics import paired_bootstrap
+from .metrics import FEWEST, paired_bootstrap
 from .report_folder import Evaluation, Line
 
 
@@ -47,7 +47,6 @@ METRICS = (
 )
 PSNR = METRICS[0]
 TOF = next(m for m in METRICS if m.key == "tof")
-FEWEST = 6  # clips that have an interval: of 5, all better, a sign test says p = 2 / 2**5 = 0.06
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,12 @@ def set_metrics(
                 continue
             for method in methods:
                 names = [n for n in clips.names if results.has(clips.name, n, method.slug)]
-                if names and metric not in mine.setdefault(method.slug, {}):
+                if len(names) < 2:
+                    told.append(
+                        f"{metric.upper()} of {clips.name} is null for {method.label}: it takes two clips."
+                    )
+                    continue
+                if metric not in mine.setdefault(method.slug, {}):
                     truth, films = (_films(results, clips.name, names, s) for s in ("truth", method.slug))
                     mine[method.slug][metric] = frechet.distance(truth, films, features, metric == "fvd")
                     results.write_config()
@@ -159,7 +164,13 @@ def _about(clips: ClipSet, frames: int, sizes: list[Size], sources: list[Size]) 
     text = f"{clips.layout}; {frames} frames, {frames - 2} of them generated; scored at {_written(sizes)}"
     if sources != sizes:
         what = "truth and published frames" if clips.films else "the truth"
-        text += f"; {what} scaled from {_written(sources)} by area averaging"
+        larger = any(
+            s > o
+            for size, source in zip(sizes, sources, strict=True)
+            for s, o in zip(size, source, strict=True)
+        )
+        how = "cut and ENLARGED: --size 0 gives figures that compare" if larger else "by area averaging"
+        text += f"; {what} scaled from {_written(sources)}, {how}"
     return " ".join([f"{text}.", *clips.notes])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .clips import THIRDS
-from .metrics import paired_bootstrap
+from .metrics import FEWEST, paired_bootstrap
 from .results import METRICS, Row
 
 Means = Mapping[str, float | None]
@@ -89,15 +89,18 @@ def summary(
 
 
 def paired(rows: Sequence[Row], others: Sequence[Row], seed: int = 0) -> str:
-    """Mean difference of PSNR on the clips that both have, with its 95 % interval."""
+    """Mean difference of PSNR on the clips that both have, with its 95 % interval from `FEWEST` on."""
     theirs = {r.clip: r.scores.psnr for r in others}
     pairs = [(r.scores.psnr, theirs[r.clip]) for r in rows if r.clip in theirs]
     if not pairs:
         return ""
     # Equal first: inf - inf, both frames perfect, is no difference.
     differences = [0.0 if a == b else a - b for a, b in pairs]
+    mean = f"{np.mean(differences):+.2f}"
+    if len(pairs) < FEWEST:
+        return mean
     low, high = paired_bootstrap(differences, seed)
-    return f"{np.mean(differences):+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{mean} [{low:+.2f}, {high:+.2f}]"
 
 
 def _means(rows: Sequence[Row]) -> dict[str, float | None]:

@@ -27,7 +27,8 @@ def read_windows(root: Path, held_out: Sequence[str], frames: int, per_video: in
         )
     path = root / "windows.json"
     try:
-        windows = json.loads(path.read_text(encoding="utf-8"))["windows"]
+        listed = json.loads(path.read_text(encoding="utf-8"))["windows"]
+        windows = [{key: w[key] for key in ("video", "start", "stride", "frames")} for w in listed]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a list of windows in JSON ({error!r})") from error
     places: dict[str, tuple[str, int, int]] = {}

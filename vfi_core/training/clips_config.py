@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class ClipsConfig:
     """`[clips]`; `pool` of them are encoded once for the base and the adapters.
 
-    root             a folder or a list, see `films.find_films`
+    root             a folder or a list, see `films.find_films`; empty where --data says it
     held_out         films, or folders of them, that are never drawn
     size             pixels, [height, width] or one number for both
     frames           of a clip: a number, or [fewest, most], drawn for every eight clips
@@ -25,7 +25,7 @@ class ClipsConfig:
     cache            folder of the index and the encoded clips, for several runs; the run's own if empty
     """
 
-    root: str
+    root: str = ""
     held_out: tuple[str, ...] = ()
     size: tuple[int, ...] = (64,)
     frames: tuple[int, ...] = (7,)

@@ -101,7 +101,7 @@ def train_adapter(
         good = out / "last_good.safetensors"
         if accelerator.is_main_process:
             save_adapter(adapter_of({n: whole(t) for n, t in stop.kept.items()}), good, torch.float32)
-        raise ValueError(f"{stop} with start = '{good}'") from stop
+        raise ValueError(f"{stop}, from the last good state with start = '{good}'") from stop
     return adapter_of({name: whole(value) for name, value in average.items()})
 
 

@@ -78,7 +78,8 @@ def find_films(root: Path) -> tuple[str, list[Film]]:
     Raises ValueError where none of them fits, or both of the last two.
     """
     if root.is_file() and root.suffix.lower() == ".txt":
-        return "list", [_listed(root, line) for line in _lines(root)]
+        listed = [_listed(root, line) for line in _lines(root)]
+        return "list", list({film.path.resolve(): film for film in reversed(listed)}.values())[::-1]
     if (root / "windows.json").exists():
         names = dict.fromkeys(w["video"] for w in read_windows(root))
         return "windows", [Film(name, root / "videos" / name) for name in names]
@@ -86,9 +87,7 @@ def find_films(root: Path) -> tuple[str, list[Film]]:
         if (vimeo / "sep_trainlist.txt").is_file() and (vimeo / "sequences").is_dir():
             names = _lines(vimeo / "sep_trainlist.txt")
             return "septuplets", [Film(n, vimeo / "sequences" / n, SEPTUPLET) for n in names]
-    folders = sorted(
-        (Path(at), sorted(names)) for at, _, names in os.walk(root, followlinks=True) if not _hidden(at, root)
-    )
+    folders = sorted(_walk(root))
     videos = [at / name for at, names in folders for name in names if _is(name, VIDEOS)]
     numbered = [(at, _numbered(names)) for at, names in folders]
     sequences = [(at, pictures) for at, pictures in numbered if len(pictures) > 1]
@@ -140,6 +139,18 @@ def hold_out(films: Sequence[Film], names: Sequence[str], where: Path) -> list[F
     if not kept:
         raise ValueError(f"{where} has no film left after the held-out {list(names)}; hold out fewer")
     return kept
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Folders and the names in them, links followed, each folder once whatever leads to it."""
+    seen: set[str] = set()
+    for at, below, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(at)) in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        if not _hidden(at, root):
+            yield Path(at), sorted(names)
 
 
 def _listed(file: Path, line: str) -> Film:

@@ -91,6 +91,7 @@ def plot_losses(rows: list[Row], path: Path) -> None:
     """Every step's loss, faint, and over it the running median of a hundredth of them."""
     from matplotlib.figure import Figure
 
+    rows = rows[:: max(1, len(rows) // 2000)]  # more than a picture has columns
     losses, steps = [row.loss for row in rows], [row.step for row in rows]
     span = max(5, len(rows) // 100)
     smooth = [median(losses[max(0, i - span) : i + span + 1]) for i in range(len(losses))]

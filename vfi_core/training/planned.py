@@ -7,10 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ..svd.load import config_of
-from ..tiny import TINY
 from .plan import lines_of, plan_training
-from .recipes import BaseRecipe, VAERecipe, conditions_of, read_recipe
+from .recipes import BaseRecipe, VAERecipe, base_config, conditions_of, read_recipe
 from .trainable import preset
 
 
@@ -24,7 +22,7 @@ def plan_recipe(config: Path, device: torch.device) -> list[str]:
         base, options = recipe.model, None
         told = {name: base[name] for name in ("fps", "motion_bucket_id", "augmentation")}
     else:
-        base = config_of(TINY if recipe.base == "tiny" else recipe.base)
+        base = base_config(recipe.base)
         options, told = preset(recipe.preset, recipe.options), conditions_of(recipe, base)
     height, width = c.height_width
     training = told | {"frames": c.most_frames, "size": (height, width)}

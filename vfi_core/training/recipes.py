@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 from ..adapter import load_adapter, save_adapter
 from ..config import SVDConfig
 from ..files import write_safetensors
-from ..svd.load import FULL_SIZE, build, load_svd, save_single_file
+from ..svd.load import FULL_SIZE, build, config_of, load_svd, save_single_file
 from ..tiny import TINY
 from .card import write_card
 from .clips import ClipSource, open_clips
@@ -31,6 +30,7 @@ from .config import read_toml
 from .denoiser import train_adapter, train_base
 from .launch import start_accelerator
 from .pool import latent_pool
+from .rows import replace_text
 from .settings import PRECISIONS, TrainConfig, ValidationConfig
 from .tiny_vae import VAEConfig, train_vae
 from .trainable import preset
@@ -87,12 +87,13 @@ class AdapterRecipe:
 
 CONDITIONS = {"fps": 7, "motion_bucket_id": 127, "augmentation": 0.02, "guidance": [1.0, 3.0]}
 Say = Callable[[str], None]
-KEPT = "config.toml"
+KEPT, STATE = "config.toml", "run.safetensors"
+Recipe = VAERecipe | BaseRecipe | AdapterRecipe
 
 RECIPES = {"vae": VAERecipe, "base": BaseRecipe, "adapter": AdapterRecipe}
 
 
-def read_recipe(config: Path) -> VAERecipe | BaseRecipe | AdapterRecipe:
+def read_recipe(config: Path) -> Recipe:
     """The recipe a TOML file describes. Raises ValueError for one that cannot be used."""
     table = read_toml(config)
     kind = table.pop("kind", None)
@@ -104,6 +105,9 @@ def read_recipe(config: Path) -> VAERecipe | BaseRecipe | AdapterRecipe:
 def run_recipe(config: Path, out: Path, device_name: str, data: Path | None) -> Path | None:
     """Train one recipe; see `vfi_core.training.run`."""
     recipe = read_recipe(config)
+    if data is None and not recipe.clips.root:
+        raise ValueError(f"{config} names no films; give root in [clips], or --data")
+    _check_ahead(recipe)
     settings = TrainConfig() if isinstance(recipe, VAERecipe) else recipe.train
     accelerator = start_accelerator(settings, torch.device(device_name), out)
     if isinstance(recipe, VAERecipe) and accelerator.num_processes > 1:
@@ -114,8 +118,8 @@ def run_recipe(config: Path, out: Path, device_name: str, data: Path | None) -> 
         _refuse_another(config, out)
         clips = open_clips(recipe.clips, data or Path(recipe.clips.root), _cache(recipe.clips, out), say)
         out.mkdir(parents=True, exist_ok=True)
-        if not (out / KEPT).exists():
-            shutil.copyfile(config, out / KEPT)
+        if accelerator.is_main_process:
+            replace_text(out / KEPT, config.read_text(encoding="utf-8"))
 
     if isinstance(recipe, VAERecipe):
         path = _vae(recipe, clips, out, device, say)
@@ -128,11 +132,42 @@ def run_recipe(config: Path, out: Path, device_name: str, data: Path | None) -> 
     return path if accelerator.is_main_process else None
 
 
+def _check_ahead(recipe: Recipe) -> None:
+    """ValueError for what would else be found only behind the films and the encoding."""
+    if isinstance(recipe, VAERecipe):
+        return
+    looked_at = recipe.validation
+    for path in [p for pair in looked_at.keyframes for p in pair] + list(looked_at.films):
+        if not Path(path).exists():
+            raise ValueError(f"[validation] names {path}, which is not there; mend the path")
+    if isinstance(recipe, AdapterRecipe):
+        preset(recipe.preset, recipe.options)
+        conditions_of(recipe, base_config(recipe.base))
+        if recipe.start is not None:
+            load_adapter(Path(recipe.start))
+
+
+def base_config(base: str) -> SVDConfig:
+    """The dimensions of the base that a configuration names. Raises ValueError for one that cannot be."""
+    named = Path(base).suffix == "" and base.count("/") == 1  # a hub's id
+    if base != "tiny" and not Path(base).exists() and not named:
+        raise ValueError(f"no base at {base}; give 'tiny', a checkpoint, a diffusers folder or a hub id")
+    return config_of(TINY if base == "tiny" else base)
+
+
 def _refuse_another(config: Path, out: Path) -> None:
-    """ValueError where the run of another configuration lies."""
+    """ValueError where the run of another configuration lies; a comment or more workers make no other."""
     kept = out / KEPT
-    if kept.exists() and kept.read_bytes() != config.read_bytes():
+    if (out / STATE).exists() and kept.exists() and _essence(kept) != _essence(config):
         raise ValueError(f"{out} holds a run of another configuration; use a new folder with -o")
+
+
+def _essence(config: Path) -> Recipe:
+    recipe = read_recipe(config)
+    recipe = dataclasses.replace(recipe, clips=dataclasses.replace(recipe.clips, workers=0, cache=""))
+    if isinstance(recipe, VAERecipe):
+        return recipe
+    return dataclasses.replace(recipe, validation=ValidationConfig())
 
 
 def _cache(clips: ClipsConfig, out: Path) -> Path:

@@ -93,7 +93,8 @@ def load_run(
                 index, moment = key.removeprefix(prefix).split(".", 1)
                 # Moments lie as their parameter; a count of steps has no shape and lies nowhere.
                 value = _like(saved[key], parameters[int(index)]) if saved[key].ndim else saved[key]
-                state.setdefault(int(index), {})[moment] = value
+                # A copy: what lies in the mapped file keeps it from being replaced on Windows.
+                state.setdefault(int(index), {})[moment] = value.clone()
             optimiser.load_state_dict(
                 {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
             )

@@ -54,6 +54,8 @@ class TrainConfig:
         for name in ("steps", "batch", "accumulate", "warmup", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; use at least 1")
+        if self.lr < 0 or self.clip_norm <= 0:
+            raise ValueError(f"lr {self.lr}, clip_norm {self.clip_norm}: use 0 or more, and more than 0")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}; use 0 or more, less than 1")
         if self.explode <= 1:

@@ -33,7 +33,7 @@ class Shards:
             _compare(folder, _read(path), json.loads(text))
             return
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.part")
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")  # several runs may share a cache
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
 
@@ -48,7 +48,9 @@ class Shards:
         """One file, flushed to disk before it has its name; ``note`` is any text to go with it."""
         # One entry: several come in any order, and equal files would not be equal in their bits.
         described = json.dumps({"settings": self.digest, "note": note})
-        write_safetensors(self.path(index), tensors, {"shard": described})
+        mine = self.folder / f".{index:05}.{os.getpid()}.part"  # another run may be at the same file
+        write_safetensors(mine, tensors, {"shard": described})
+        os.replace(mine, self.path(index))
 
     def open(self, index: int) -> tuple[Any, str]:
         """(a file whose tensors are read where they lie on disk, its note). Raises ValueError for another."""

@@ -68,6 +68,6 @@ class Watch:
         c = self.config
         wider = " or use precision = 'bfloat16'" if c.precision == "float16" else ""
         return (
-            f"the last good state is kept: lower lr ({c.lr:g}), lengthen warmup ({c.warmup}){wider}, "
-            "and begin in a new folder"
+            f"lower lr ({c.lr:g}), lengthen warmup ({c.warmup}){wider}, and begin in a new folder "
+            "(`cache` saves encoding the clips again)"
         )
