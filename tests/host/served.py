@@ -223,9 +223,7 @@ async def check_all_in_one_makes_the_headless_film(server: Server):
 async def check_an_adapter_trained_meanwhile_appears_and_runs(server: Server):
     loaders = ("SVDVFILoadAdapter", "SVDVFILoadCheckpoint")
     before = [await adapters_in(server, loader) for loader in loaders]
-    shutil.copy(
-        server.folder / "run" / "adapter.safetensors", server.base / "models/svd_vfi/mine.safetensors"
-    )
+    shutil.copy(server.folder / "trained.safetensors", server.base / "models/svd_vfi/mine.safetensors")
     after = [await adapters_in(server, loader) for loader in loaders]  # what the editor asks for on R
     assert [new - old for new, old in zip(after, before, strict=True)] == [{"mine.safetensors"}] * 2
     outcome = await server.run(graph("all_in_one", load__adapter_name="mine.safetensors"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -93,7 +94,8 @@ def furnish(folder: Path) -> None:
     locked = replace(settings, colour_lock=True)
     film = interpolate(svd, list(keyframes), locked, timeline=timeline, reseeded={2: 77})
     save_file({"film": film}, folder / "timeline.safetensors")
-    film = interpolate(svd, list(keyframes), settings, load_weights(trained(folder)))
+    shutil.copy(trained(folder), folder / "trained.safetensors")
+    film = interpolate(svd, list(keyframes), settings, load_weights(folder / "trained.safetensors"))
     save_file({"film": film}, folder / "held_trained.safetensors")
     save_file(tuned_unet(toy()), folder / "tuned.safetensors")
     tuned = load_weights(folder / "tuned.safetensors")
