@@ -691,7 +691,7 @@ def check_the_loaders_offer_an_adapter_or_tuned_weights_and_no_other_file():
     loaders = sys.modules[f"{PACK}.nodes.loaders"]
     offered = {path.stem: loaders.is_adapter(path) for path in FOLDER.glob("*.safetensors")}
     names = {name for name, is_one in offered.items() if is_one}
-    assert names == {"paper", "fast", "plain", "odd", "tuned", "framer"}, names
+    assert names == {"paper", "fast", "plain", "odd", "trained", "tuned", "framer"}, names
 
 
 def check_a_second_application_replaces_the_first():
