@@ -32,7 +32,7 @@ from vfi_core.svd.load import load_svd
 from vfi_core.tiny import TINY
 from vfi_core.training.config import build, read_toml
 from vfi_core.training.denoiser import train_adapter
-from vfi_core.training.recipes import AdapterRecipe
+from vfi_core.training.recipes import AdapterRecipe, conditions_of
 from vfi_core.training.trainable import preset
 
 STUDY = read_toml(Path(__file__).with_suffix(".toml"))
@@ -110,8 +110,7 @@ def _train_all(args: argparse.Namespace) -> None:
 def _train_one(args: argparse.Namespace) -> None:
     run, recipe = runs()[args.run], _recipe()
     svd = load_svd(TINY, args.device)
-    conditions = {k: svd.config[k] for k in ("fps", "motion_bucket_id", "augmentation", "frames")}
-    conditions |= recipe.conditions
+    conditions = conditions_of(recipe, svd.config) | {"frames": svd.config["frames"]}
     config = dataclasses.replace(recipe.train, seed=run.seed, save_every=recipe.train.steps)
     folder = args.out / run.name
     folder.mkdir(exist_ok=True)

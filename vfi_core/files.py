@@ -1,9 +1,10 @@
-"""Safetensors files: which ones a folder's model is in, read, and written whole or not at all."""
+"""Files written whole or not at all; safetensors files, read, and which ones a folder's model is in."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,29 +17,52 @@ from .kinds import refuse_other_formats
 Check = Callable[[Collection[str], Mapping[str, str]], None]
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write under a temporary name beside ``path``, flush it to disk, then rename it over ``path``.
+@contextmanager
+def replacing(path: Path, shared: bool = False) -> Iterator[Path]:
+    """A temporary path beside ``path``. What the block leaves there is flushed to disk and renamed over
+    ``path`` if it ends well, and vanishes if not.
+
+    shared  other processes may be at the same file: the temporary name is this process's own
+    """
+    mine = f".{os.getpid()}" if shared else ""
+    partial = path.with_name(f".{path.name}{mine}.part")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str, shared: bool = False) -> None:
+    """Write a text file whole or not at all, its line ends as they are; see `replacing`."""
+    with replacing(path, shared) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], shared: bool = False
+) -> None:
+    """Write a file whole or not at all; see `replacing`.
 
     Raises ValueError where the folder is missing or the disk does not take it; ``path`` is then as it was.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f"folder {path.parent} does not exist; create it before saving {path.name}")
-    partial = path.with_name(f".{path.name}.part")
     try:
-        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata=dict(metadata))
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o666 & ~mask)  # safetensors makes its files readable for their owner alone
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with replacing(path, shared) as partial:
+            save_file(
+                {k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata=dict(metadata)
+            )
+            mask = os.umask(0)
+            os.umask(mask)
+            partial.chmod(0o666 & ~mask)  # safetensors makes its files readable for their owner alone
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{path} cannot be written ({error}); free space or choose another folder"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_header(path: Path) -> tuple[list[str], dict[str, str]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..files import replace_text, replacing
 from .metrics import Scores
 
 WIDEST = 16383  # pixels of a WebP
@@ -95,9 +95,8 @@ class Results:
         if (factor := shrink(film.shape)) > 1:
             t, height, width = film.shape[:3]
             strip = strip.resize((t * (width // factor), height // factor), Image.Resampling.BOX)
-        partial = path.with_suffix(".part")
-        strip.save(partial, "webp", lossless=True, method=0, quality=20)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            strip.save(partial, "webp", lossless=True, method=0, quality=20)
 
     def film(self, set: str, clip: str, method: str) -> Path:
         """Where a film lies."""
@@ -111,9 +110,7 @@ class Results:
 
     def write_config(self) -> None:
         """config.json as it is now."""
-        partial = self.out / "config.json.part"
-        partial.write_text(json.dumps(self.config, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, self.out / "config.json")
+        replace_text(self.out / "config.json", json.dumps(self.config, indent=1) + "\n")
 
     def _check_same(self) -> None:
         path = self.out / "config.json"
@@ -132,10 +129,9 @@ class Results:
 
     def _rewrite(self) -> None:
         """results.csv with whole lines alone: a killed run may have left half of one."""
-        partial = self.out / "results.csv.part"
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([COLUMNS, *map(_cells, self.rows)])
-        os.replace(partial, self.out / "results.csv")
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([COLUMNS, *map(_cells, self.rows)])
+        replace_text(self.out / "results.csv", text.getvalue())
 
 
 def shrink(shape: tuple[int, ...]) -> int:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..adapter import Adapter
+from ..files import replace_text
 from .journal import LOSSES, Row
-from .rows import read_rows, replace_text
+from .rows import read_rows
 from .settings import TrainConfig
 from .validation import FIGURES
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from ..files import replacing
 from .rows import write_rows
 
 LOSSES = "losses.csv"
@@ -101,6 +101,5 @@ def plot_losses(rows: list[Row], path: Path) -> None:
     axes.semilogy(steps, smooth, color="tab:blue", linewidth=1.5)
     axes.set(xlabel="step", ylabel="loss (log)", title=f"median {smooth[-1]:.4g} at step {steps[-1]}")
     axes.grid(alpha=0.3)
-    partial = path.with_name(f".{path.name}.part")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..adapter import load_adapter, save_adapter
 from ..config import SVDConfig
-from ..files import write_safetensors
+from ..files import replace_text, write_safetensors
 from ..svd.load import FULL_SIZE, build, config_of, load_svd, save_single_file
 from ..tiny import TINY
 from .card import write_card
@@ -30,7 +30,6 @@ from .config import read_toml
 from .denoiser import train_adapter, train_base
 from .launch import start_accelerator
 from .pool import latent_pool
-from .rows import replace_text
 from .settings import PRECISIONS, TrainConfig, ValidationConfig
 from .tiny_vae import VAEConfig, train_vae
 from .trainable import preset

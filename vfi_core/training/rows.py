@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from ..files import replace_text
 
 
 def write_rows(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -30,13 +31,3 @@ def read_rows(path: Path, upto: int) -> list[list[str]]:
         return [row for row in rows if int(row[0]) <= upto]
     except (ValueError, IndexError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no table of this run ({error}); move it away") from error
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, flush it, and rename it over ``path``."""
-    partial = path.with_name(f".{path.name}.part")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..files import write_safetensors
+from ..files import replace_text, write_safetensors
 
 
 class Shards:
@@ -33,9 +32,7 @@ class Shards:
             _compare(folder, _read(path), json.loads(text))
             return
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")  # several runs may share a cache
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        replace_text(path, text, shared=True)  # several runs may share a cache
 
     def path(self, index: int) -> Path:
         return self.folder / f"{index:05}.safetensors"
@@ -48,9 +45,7 @@ class Shards:
         """One file, flushed to disk before it has its name; ``note`` is any text to go with it."""
         # One entry: several come in any order, and equal files would not be equal in their bits.
         described = json.dumps({"settings": self.digest, "note": note})
-        mine = self.folder / f".{index:05}.{os.getpid()}.part"  # another run may be at the same file
-        write_safetensors(mine, tensors, {"shard": described})
-        os.replace(mine, self.path(index))
+        write_safetensors(self.path(index), tensors, {"shard": described}, shared=True)
 
     def open(self, index: int) -> tuple[Any, str]:
         """(a file whose tensors are read where they lie on disk, its note). Raises ValueError for another."""
