@@ -260,7 +260,7 @@ class Interpolate(io.ComfyNode):
         last_image=None,
         adapter=None,
     ) -> io.NodeOutput:
-        images, training = gather(images, last_image), conditions(adapter)
+        images, training = gather(images, last_image), conditions(vae, adapter)
         reseeded, skipped = parse_reseed(reseed), skipped_gaps(interpolation_states, len(images) - 1 + loop)
         told = loop, skipped, first_keyframe
         if target_fps:

@@ -106,7 +106,7 @@ class Keyframes(io.ComfyNode):
         last_image=None,
         adapter=None,
     ) -> io.NodeOutput:
-        images, training = gather(images, last_image), conditions(adapter)
+        images, training = gather(images, last_image), conditions(vae, adapter)
         reseeded, skipped = parse_reseed(reseed), skipped_gaps(interpolation_states, len(images) - 1 + loop)
         fps = fps or training["fps"]
         count = in_betweens or training["frames"] - 2

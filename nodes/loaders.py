@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,11 +10,10 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..vfi_core.adapter import Adapter, Options
-from ..vfi_core.config import CONFIG_KEY, FULL_SIZE
 from ..vfi_core.tiny import ADAPTERS, TINY
 from ..vfi_core.weights import Weights, are_weights, files_behind, load_weights
 from .host.apply import apply_adapter
-from .host.checkpoint import check_checkpoint, load_checkpoint
+from .host.checkpoint import load_checkpoint
 from .schema import AdapterType, advanced, percent_inputs, schema, strength_input
 
 FOLDER = "svd_vfi"  # of adapters, among the host's model folders
@@ -75,14 +72,14 @@ def adapter_files(name: str) -> list[Path]:
     return [] if name == NONE else files_behind(adapter_path(name))
 
 
-def open_adapter(name: str, base: dict) -> Weights:
-    """The adapter, or for "none" one that adds nothing; either falls back to the base's conditions."""
+def open_adapter(name: str) -> Weights:
+    """The adapter, or for "none" one that adds nothing."""
     if name == NONE:
-        return Adapter(Options(), {}, 0, base, NONE)
+        return Adapter(Options(), {}, 0, {}, NONE)
     weights = load_weights(adapter_path(name))
     if weights.notice:
         logging.info("SVD VFI: %s", weights.notice)
-    return replace(weights, training=base | dict(weights.training))
+    return weights
 
 
 class LoadCheckpoint(io.ComfyNode):
@@ -116,9 +113,7 @@ class LoadCheckpoint(io.ComfyNode):
     @classmethod
     def execute(cls, ckpt_name: str, adapter_name: str) -> io.NodeOutput:
         path = checkpoint_path(ckpt_name)
-        metadata = check_checkpoint(path)
-        base = json.loads(metadata[CONFIG_KEY]) if CONFIG_KEY in metadata else FULL_SIZE
-        adapter = open_adapter(adapter_name, base)  # first: it is the quicker one to refuse
+        adapter = open_adapter(adapter_name)  # first: it is the quicker one to refuse
         return io.NodeOutput(*load_checkpoint(path), adapter)
 
     @classmethod
@@ -146,7 +141,7 @@ class LoadAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter_name: str) -> io.NodeOutput:
-        return io.NodeOutput(open_adapter(adapter_name, FULL_SIZE))
+        return io.NodeOutput(open_adapter(adapter_name))
 
     @classmethod
     def fingerprint_inputs(cls, adapter_name: str):

@@ -10,9 +10,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..vfi_core.config import FULL_SIZE
 from ..vfi_core.sizes import working_size
 from ..vfi_core.weights import Weights
+from .host.checkpoint import conditions_of
 
 CATEGORY = "video/svd frame interpolation"
 WORDS = ["interpolate", "in-between", "inbetween", "tween", "keyframe", "vfi", "slow motion", "svd"]
@@ -134,9 +134,11 @@ def keyframe_indices_output() -> io.Output:
     )
 
 
-def conditions(adapter: Weights | None) -> dict[str, Any]:
-    """frames, fps, motion bucket ... the model was trained under: what inputs left at 0 fall back to."""
-    return dict(FULL_SIZE) | (dict(adapter.training) if adapter else {})
+def conditions(vae: Any, adapter: Weights | None) -> dict[str, Any]:
+    """frames, fps, motion bucket ... the model was trained under, the adapter's before the base's: what
+    inputs left at 0 fall back to.
+    """
+    return dict(conditions_of(vae)) | (dict(adapter.training) if adapter else {})
 
 
 def rgb(images: Tensor) -> Tensor:

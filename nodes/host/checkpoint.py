@@ -29,7 +29,7 @@ from comfy.ldm.models.autoencoder import AutoencoderKL, AutoencodingEngine
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ...vfi_core.config import CONFIG_KEY
+from ...vfi_core.config import CONFIG_KEY, FULL_SIZE
 from ...vfi_core.dialect import PREFIXES
 from ...vfi_core.kinds import PARTS, kind, refuse_other_formats
 
@@ -67,8 +67,16 @@ def load_checkpoint(path: Path) -> tuple[Any, Any, Any]:
     config = json.loads(metadata[CONFIG_KEY])
     state = comfy.utils.load_torch_file(str(path), safe_load=True)
     vae = build_vae(section(state, PREFIXES["vae"]), config["vae"])
+    setattr(vae.first_stage_model, CONFIG_KEY, config)
     clip_vision = build_clip_vision(state, config["image_encoder"])
     return load_miniature(str(path)), clip_vision, vae
+
+
+def conditions_of(vae: Any) -> Mapping[str, Any]:
+    """frames, size, fps ... that the base was trained under, told by its VAE: every node that asks has one.
+    A VAE of another loader is a full-size SVD's.
+    """
+    return getattr(vae.first_stage_model, CONFIG_KEY, FULL_SIZE)
 
 
 def check_checkpoint(path: Path) -> Mapping[str, str]:

@@ -73,13 +73,12 @@ def loaded(checkpoint: str = "toy") -> tuple[Any, Any, Any]:
 @cache
 def adapter(name: str) -> Any:
     loaders = sys.modules[f"{PACK}.nodes.loaders"]
-    config = json.loads((FOLDER / "config.json").read_text())
     if name == "none":
-        return loaders.open_adapter("none", config)
+        return loaders.open_adapter("none")
     kept = loaders.adapter_path
     loaders.adapter_path = lambda name: FOLDER / f"{name}.safetensors"
     try:
-        return loaders.open_adapter(name, config)
+        return loaders.open_adapter(name)
     finally:
         loaders.adapter_path = kept
 
@@ -1037,6 +1036,16 @@ def check_the_bundled_miniature_is_offered_by_its_name():
         assert patched is not model and control is not None
 
 
+def check_the_miniature_s_conditions_need_no_adapter():
+    model, clip_vision, vae = loaded()
+    config = json.loads((FOLDER / "config.json").read_text())
+    (keyframes,), _, _ = node("Keyframes", vae=vae, images=pictures()[:2])
+    assert {name: keyframes.training[name] for name in config} == config
+    given = {"model": model, "clip_vision": clip_vision, "vae": vae, "images": pictures()[:2], "steps": STEPS}
+    film, fps, _ = node("Interpolate", **given)
+    assert (len(film), fps) == (config["frames"], config["fps"])
+
+
 # Refusals, one sentence each
 
 
@@ -1055,7 +1064,7 @@ def check_wrong_models_and_files_are_refused():
     loaders = sys.modules[f"{PACK}.nodes.loaders"]
     loaders.BUNDLED["a checkpoint"] = FOLDER / "toy.safetensors"
     try:
-        refused("a Stable Video Diffusion checkpoint", loaders.open_adapter, "a checkpoint", {})
+        refused("a Stable Video Diffusion checkpoint", loaders.open_adapter, "a checkpoint")
     finally:
         del loaders.BUNDLED["a checkpoint"]
 
