@@ -27,7 +27,14 @@ from vfi_core.training.noise import NoiseLaw, draw
 from vfi_core.training.pool import LatentPool
 from vfi_core.training.rows import read_rows
 from vfi_core.training.settings import TrainConfig
-from vfi_core.training.tiny_vae import LATENT_STD, VAEConfig, build_vae, normalise_latents, train_vae
+from vfi_core.training.tiny_vae import (
+    LATENT_STD,
+    VAEConfig,
+    build_vae,
+    noise_on,
+    normalise_latents,
+    train_vae,
+)
 from vfi_core.training.trainable import adapter_key, new_modules
 
 
@@ -222,7 +229,14 @@ def base_run(out: Path, steps: int) -> None:
 def vae_run(out: Path, steps: int) -> None:
     # Both parts and the discriminator within the few steps, so that a kill can fall into either.
     config = VAEConfig(
-        steps=steps, crop_clips=2, clips=1, frames=2, whole_from=0.5, judged_from=0.25, save_every=2
+        steps=steps,
+        crop_clips=2,
+        clips=1,
+        frames=2,
+        whole_from=0.5,
+        judged_from=0.25,
+        latent_noise=0.2,
+        save_every=2,
     )
     vae = train_vae(config, Still(), out, torch.device("cpu"))
     save_file(vae.state_dict(), out / "weights.safetensors")
@@ -286,6 +300,16 @@ def test_an_untrained_vae_decodes_a_clip_frame_by_frame():
     clip = vae.decode(latents, num_frames=3).sample
     alone = torch.cat([vae.decode(z[None], num_frames=1).sample for z in latents])
     torch.testing.assert_close(clip, alone, rtol=0, atol=1e-5)  # fp32, another batch size
+
+
+def test_noise_on_latents_grows_with_them_and_is_each_pictures_own():
+    latents = torch.randn(6, 4, 32, 32, generator=torch.Generator().manual_seed(1))
+    noise, larger = (noise_on(z, 0.5, torch.Generator().manual_seed(2)) for z in (latents, 10 * latents))
+    torch.testing.assert_close(larger, 10 * noise)
+    strengths = noise.flatten(1).std(1) / latents.std()
+    assert len(set(strengths.tolist())) == 6 and strengths.max() < 0.55  # of 4,096 draws: 0.5 within 5 %
+    with pytest.raises(ValueError, match="latent_noise is -1"):
+        VAEConfig(latent_noise=-1)
 
 
 @torch.no_grad()

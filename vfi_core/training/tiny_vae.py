@@ -54,6 +54,7 @@ class VAEConfig:
     gradient_weight: float = 0.5
     sharp_from: float = 0.5  # share of the steps after which image gradients count
     kl_weight: float = 1.0e-6
+    latent_noise: float = 0.0  # up to so many standard deviations on each picture's latents before decoding
     adversarial_weight: float = 0.03
     ema: float = 0.998
     precision: str = "float32"  # bfloat16: half the time on a processor with matrix instructions for it
@@ -63,6 +64,8 @@ class VAEConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is {self.precision!r}; use float32 or bfloat16")
+        if not 0 <= self.latent_noise < math.inf:
+            raise ValueError(f"latent_noise is {self.latent_noise}; use 0 or more standard deviations")
         if self.widths[0] < 64 or any(w % 32 for w in self.widths):
             raise ValueError(f"widths are {list(self.widths)}; use multiples of 32, the first at least 64")
 
@@ -155,6 +158,8 @@ def train_vae(
             posterior = vae.encode(real).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=g).to(device)
             latents = posterior.mean + posterior.std * noise
+            if config.latent_noise:
+                latents = latents + noise_on(latents, config.latent_noise, g)
             decoded = vae.decode(latents, num_frames=clip.shape[1]).sample.float()
         loss = (decoded - real).pow(2).mean() + config.l1_weight * (decoded - real).abs().mean()
         if step >= config.sharp_from * config.steps:
@@ -190,6 +195,15 @@ def train_vae(
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             save_run(path, step + 1, state, optimisers, fingerprint)
     return normalise_latents(average, clips, config, device)
+
+
+def noise_on(latents: Tensor, most: float, g: torch.Generator) -> Tensor:
+    """Noise for [b, 4, h, w], each picture's of a strength of its own: 0 to ``most`` of the latents' deviation
+    at that moment, so that larger latents do not escape it.
+    """
+    strength = most * torch.rand(len(latents), 1, 1, 1, generator=g)
+    noise = torch.randn(latents.shape, generator=g)
+    return (strength * noise).to(latents) * latents.detach().std()
 
 
 def _crop(clip: Tensor, side: int, g: torch.Generator) -> Tensor:
