@@ -198,7 +198,7 @@ def train_vae(
 
 
 def noise_on(latents: Tensor, most: float, g: torch.Generator) -> Tensor:
-    """Noise for [b, 4, h, w], each picture's of a strength of its own: 0 to ``most`` of the latents' deviation
+    """Noise for [b, 4, h, w], each picture's of its own strength: 0 to ``most`` of the latents' deviation
     at that moment, so that larger latents do not escape it.
     """
     strength = most * torch.rand(len(latents), 1, 1, 1, generator=g)
