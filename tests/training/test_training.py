@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -31,6 +32,7 @@ from vfi_core.training.tiny_vae import (
     LATENT_STD,
     VAEConfig,
     build_vae,
+    moved_alike,
     noise_on,
     normalise_latents,
     train_vae,
@@ -236,6 +238,7 @@ def vae_run(out: Path, steps: int) -> None:
         whole_from=0.5,
         judged_from=0.25,
         latent_noise=0.2,
+        moved=0.5,
         save_every=2,
     )
     vae = train_vae(config, Still(), out, torch.device("cpu"))
@@ -310,6 +313,21 @@ def test_noise_on_latents_grows_with_them_and_is_each_pictures_own():
     assert len(set(strengths.tolist())) == 6 and strengths.max() < 0.55  # of 4,096 draws: 0.5 within 5 %
     with pytest.raises(ValueError, match="latent_noise is -1"):
         VAEConfig(latent_noise=-1)
+
+
+def test_latents_and_pictures_are_moved_by_the_same_map():
+    g = torch.Generator().manual_seed(4)
+    pictures = F.interpolate(torch.randn(6, 3, 5, 5, generator=g) / 4, (64, 64), mode="bicubic").clamp(-1, 1)
+    small = F.avg_pool2d(pictures, 8)  # a VAE whose latents are pictures: to move them is to move the picture
+    still, seen = moved_alike(small, pictures, 0, torch.Generator().manual_seed(5))
+    torch.testing.assert_close((still, seen), (small, pictures), rtol=0, atol=1e-5)
+    moved, whole = moved_alike(small, pictures, 1, torch.Generator().manual_seed(5))
+    inner = slice(2, -2)  # beyond the edge both are mirrored, at other places
+    wanted = F.avg_pool2d(whole, 8)[..., inner, inner]
+    apart = [(z[..., inner, inner] - wanted).abs().mean() for z in (moved, small)]
+    assert apart[0] < 0.15 * apart[1]
+    with pytest.raises(ValueError, match="moved is 2"):
+        VAEConfig(moved=2)
 
 
 @torch.no_grad()
