@@ -319,13 +319,16 @@ def test_latents_and_pictures_are_moved_by_the_same_map():
     g = torch.Generator().manual_seed(4)
     pictures = F.interpolate(torch.randn(6, 3, 5, 5, generator=g) / 4, (64, 64), mode="bicubic").clamp(-1, 1)
     small = F.avg_pool2d(pictures, 8)  # a VAE whose latents are pictures: to move them is to move the picture
-    still, seen = moved_alike(small, pictures, 0, torch.Generator().manual_seed(5))
+    still, seen = moved_alike(small, pictures, 1, 0, torch.Generator().manual_seed(5))
     torch.testing.assert_close((still, seen), (small, pictures), rtol=0, atol=1e-5)
-    moved, whole = moved_alike(small, pictures, 1, torch.Generator().manual_seed(5))
+    moved, whole = moved_alike(small, pictures, 1, 1, torch.Generator().manual_seed(5))
     inner = slice(2, -2)  # beyond the edge both are mirrored, at other places
     wanted = F.avg_pool2d(whole, 8)[..., inner, inner]
     apart = [(z[..., inner, inner] - wanted).abs().mean() for z in (moved, small)]
     assert apart[0] < 0.15 * apart[1]
+    clips = pictures[::3].repeat_interleave(3, dim=0)  # of one picture each: their frames stay alike
+    _, together = moved_alike(F.avg_pool2d(clips, 8), clips, 3, 1, torch.Generator().manual_seed(5))
+    assert torch.equal(together[:2], together[1:3]) and torch.equal(together[3:5], together[4:])
     with pytest.raises(ValueError, match="moved is 2"):
         VAEConfig(moved=2)
 

@@ -55,7 +55,7 @@ class VAEConfig:
     sharp_from: float = 0.5  # share of the steps after which image gradients count
     kl_weight: float = 1.0e-6
     latent_noise: float = 0.0  # up to so many standard deviations on each picture's latents before decoding
-    moved: float = 0.0  # share of the pictures whose latents are moved before decoding, see `moved_alike`
+    moved: float = 0.0  # share of the clips whose latents are moved before decoding, see `moved_alike`
     adversarial_weight: float = 0.03
     ema: float = 0.998
     precision: str = "float32"  # bfloat16: half the time on a processor with matrix instructions for it
@@ -162,7 +162,7 @@ def train_vae(
             noise = torch.randn(posterior.mean.shape, generator=g).to(device)
             latents = posterior.mean + posterior.std * noise
             if config.moved:
-                latents, real = moved_alike(latents, real, config.moved, g)
+                latents, real = moved_alike(latents, real, clip.shape[1], config.moved, g)
             if config.latent_noise:
                 latents = latents + noise_on(latents, config.latent_noise, g)
             decoded = vae.decode(latents, num_frames=clip.shape[1]).sample.float()
@@ -211,14 +211,17 @@ def noise_on(latents: Tensor, most: float, g: torch.Generator) -> Tensor:
     return (strength * noise).to(latents) * latents.detach().std()
 
 
-def moved_alike(latents: Tensor, pictures: Tensor, share: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Latents [b, 4, h, w] and pictures [b, 3, 8h, 8w], a ``share`` of them moved, each pair by one map: a
-    shift of up to half a latent pixel, a turn of up to 0.35 radians, a scale of 0.8 to 1.25.
+def moved_alike(
+    latents: Tensor, pictures: Tensor, frames: int, share: float, g: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Latents [b t, 4, h, w] and pictures [b t, 3, 8h, 8w], a ``share`` of the clips of ``frames`` moved,
+    each by one map: a shift of up to half a latent pixel, a turn of up to 0.35 radians, a scale of 0.8 to
+    1.25.
 
     Where moved latents decode to the moved picture, motion is a warp of latents, which a denoiser learns
     sooner (EQ-VAE, Kouzelis et al., ICML 2025; there by quarter turns and smaller pictures).
     """
-    draws = torch.rand(5, len(latents), generator=g)
+    draws = torch.rand(5, len(latents) // frames, generator=g).repeat_interleave(frames, dim=1)
     chosen = (draws[0] < share).float()
     angle = chosen * 0.7 * (draws[1] - 0.5)
     scale = torch.exp(chosen * 2 * math.log(1.25) * (draws[2] - 0.5))
