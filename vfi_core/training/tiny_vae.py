@@ -222,17 +222,15 @@ def moved_alike(
     sooner (EQ-VAE, Kouzelis et al., ICML 2025; there by quarter turns and smaller pictures).
     """
     draws = torch.rand(5, len(latents) // frames, generator=g).repeat_interleave(frames, dim=1)
-    chosen = (draws[0] < share).float()
-    angle = chosen * 0.7 * (draws[1] - 0.5)
-    scale = torch.exp(chosen * 2 * math.log(1.25) * (draws[2] - 0.5))
-    shift = chosen * (draws[3:] - 0.5) * 2 / torch.tensor(latents.shape[-1:-3:-1])[:, None]
+    moves = 2 * (draws[1:] - 0.5) * (draws[0] < share)  # [4, b t] in -1..1, 0 for a clip that stays
+    angle, scale = 0.35 * moves[0], 1.25 ** moves[1]
+    shift = moves[2:] / torch.tensor(latents.shape[-1:-3:-1])[:, None]
     cos, sin = angle.cos() / scale, angle.sin() / scale
     maps = torch.stack([cos, -sin, shift[0], sin, cos, shift[1]], dim=1).view(-1, 2, 3).to(pictures)
 
     def move(what: Tensor) -> Tensor:
         grid = F.affine_grid(maps, list(what.shape), align_corners=False)
-        how = {"mode": "bicubic", "padding_mode": "reflection", "align_corners": False}
-        return F.grid_sample(what.float(), grid, **how).to(what)
+        return F.grid_sample(what.float(), grid, "bicubic", "reflection", align_corners=False).to(what)
 
     return move(latents), move(pictures).clamp(-1, 1)
 
