@@ -11,7 +11,7 @@ of a VAE decoder of one ResNet per level, which is shorter in diffusers, is fill
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ PREFIXES = {
     "image_encoder": "conditioner.embedders.0.open_clip.model.visual.",
 }
 FIRST, SECOND, PROJECTION = (f"decoder.mid.{x}." for x in ("block_1", "block_2", "attn_1.proj_out"))
-LEVELS = 4  # of SVD's U-Net; only the deepest has no attention
+ATTENDS = (True, True, True, False)  # SVD's levels from the finest: only the deepest has no attention
 
 RESNET_2D = {"conv_shortcut": "nin_shortcut"}
 VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
@@ -68,8 +68,12 @@ CLIP_LAYER = {
 }
 
 
-def unet_table(layers: int = 2, levels: int = LEVELS) -> Table:
-    """The U-Net's blocks, diffusers -> ComfyUI, for ``layers`` ResNets per level."""
+def unet_table(layers: int = 2, attends: Sequence[bool] = ATTENDS) -> Table:
+    """The U-Net's blocks, diffusers -> ComfyUI, for ``layers`` ResNets per level.
+
+    attends  for every level, from the finest, whether transformers follow its ResNets
+    """
+    levels = len(attends)
     table: Table = {
         "time_embedding.linear_1": ("time_embed.0", {}),
         "time_embedding.linear_2": ("time_embed.2", {}),
@@ -88,7 +92,7 @@ def unet_table(layers: int = 2, levels: int = LEVELS) -> Table:
         )  # input_blocks.0 is conv_in; a level is its ResNets and one downsampler
         for layer in range(layers):
             table[f"down_blocks.{level}.resnets.{layer}"] = (f"input_blocks.{first + layer}.0", UNET_RESNET)
-            if level < levels - 1:
+            if attends[level]:
                 table[f"down_blocks.{level}.attentions.{layer}"] = (
                     f"input_blocks.{first + layer}.1",
                     UNET_ATTENTION,
@@ -103,14 +107,14 @@ def unet_table(layers: int = 2, levels: int = LEVELS) -> Table:
         )  # the decoder has one ResNet more per level; its upsampler sits beside the last
         for layer in range(layers + 1):
             table[f"up_blocks.{level}.resnets.{layer}"] = (f"output_blocks.{first + layer}.0", UNET_RESNET)
-            if level > 0:
+            if attends[-1 - level]:
                 table[f"up_blocks.{level}.attentions.{layer}"] = (
                     f"output_blocks.{first + layer}.1",
                     UNET_ATTENTION,
                 )
         if level < levels - 1:
             table[f"up_blocks.{level}.upsamplers.0"] = (
-                f"output_blocks.{first + layers}.{1 if level == 0 else 2}",
+                f"output_blocks.{first + layers}.{2 if attends[-1 - level] else 1}",
                 {},
             )
     return table
@@ -200,7 +204,9 @@ def to_single_file(section: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises ValueError for a name that is no part of ``section``.
     """
     if section == "unet":
-        table = unet_table(_count(state, r"down_blocks\.0\.resnets\.(\d+)\."))
+        levels = range(_count(state, r"down_blocks\.(\d+)\."))
+        attends = [any(key.startswith(f"down_blocks.{i}.attentions.") for key in state) for i in levels]
+        table = unet_table(_count(state, r"down_blocks\.0\.resnets\.(\d+)\."), attends)
         return {rename(key, table): tensor for key, tensor in state.items()}
     if section == "vae":
         levels = _count(state, r"encoder\.down_blocks\.(\d+)\.")
@@ -220,10 +226,10 @@ def to_diffusers(section: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises ValueError for a name that is no part of ``section``.
     """
     if section == "unet":
-        downsampler = _first(
-            state, r"input_blocks\.(\d+)\.0\.op\.weight"
-        )  # comes after conv_in and the ResNets
-        table = inverse(unet_table(downsampler - 1))
+        each = _first(state, r"input_blocks\.(\d+)\.0\.op\.weight")  # conv_in, then ResNets and downsampler
+        begins = range(1, _count(state, r"input_blocks\.(\d+)\."), each)
+        attends = [any(key.startswith(f"input_blocks.{i}.1.") for key in state) for i in begins]
+        table = inverse(unet_table(each - 1, attends))
         return {rename(key, table): tensor for key, tensor in state.items()}
     if section == "vae":
         state = _without_whole_middle(state)

@@ -331,6 +331,7 @@ def main(comfy: str, folder: Path) -> None:
                 for name, hinted in job["adapters"].items()
             },
             "quiet_unet": lambda: compute_unet(build_model(*read(folder / "quiet.safetensors")), inputs, job),
+            "small_unet": lambda: compute_unet(build_model(*read(folder / "small.safetensors")), inputs, job),
             "stock": lambda: stock_differences(json.loads((folder / "full_size.json").read_text())),
             "vae": lambda: compute_vae(build_vae(state, config), inputs),
             "small_vae": lambda: compute_vae(build_vae(*read(folder / "small.safetensors")), inputs),

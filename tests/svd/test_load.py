@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.svd.toys import toy_config, toy_svd
+from tests.svd.toys import SPARSE, toy_config, toy_svd
 from vfi_core.dialect import PREFIXES, to_diffusers, to_single_file
 from vfi_core.svd.load import CONFIG_KEY, FULL_SIZE, SVD, build, load_svd, save_single_file
 
@@ -52,7 +52,9 @@ def test_the_full_size_unet_has_stabilitys_number_of_parameters() -> None:
 
 @pytest.mark.parametrize("section", PREFIXES)
 @pytest.mark.parametrize(
-    "config", [FULL_SIZE, toy_config(), toy_config(layers=2)], ids=["full", "toy", "toy2"]
+    "config",
+    [FULL_SIZE, toy_config(), toy_config(layers=2), toy_config(attends=SPARSE)],
+    ids=["full", "toy", "toy2", "sparse"],
 )
 def test_the_dialect_is_a_bijection_with_equal_shapes(section: str, config: dict) -> None:
     state = sections(build(config, device="meta"))[section].state_dict()

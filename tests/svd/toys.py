@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
+from vfi_core.dialect import ATTENDS
 from vfi_core.reversal import BLOCK, TUNED
 from vfi_core.svd.load import SVD, SVDConfig, build
 
+SPARSE = (False, True, True, False)  # no transformers on the finest level
 
-def toy_config(layers: int = 1) -> SVDConfig:
+
+def toy_config(layers: int = 1, attends: Sequence[bool] = ATTENDS) -> SVDConfig:
     """The toy's dimensions: heads are 32 wide, a picture 64 pixels, its latents 8. SVD has 2 layers."""
+    kinds = [("CrossAttn" if attending else "", "BlockSpatioTemporal") for attending in attends]
     return {
         "unet": {
+            "down_block_types": ["Down".join(kind) for kind in kinds],
+            "up_block_types": ["Up".join(kind) for kind in reversed(kinds)],
             "block_out_channels": [32, 64, 64, 64],
             "layers_per_block": layers,
             "num_attention_heads": [1, 2, 2, 2],
@@ -54,12 +61,12 @@ def toy_config(layers: int = 1) -> SVDConfig:
 
 
 @cache
-def toy_svd(seed: int = 0, layers: int = 1) -> SVD:
+def toy_svd(seed: int = 0, layers: int = 1, attends: Sequence[bool] = ATTENDS) -> SVD:
     """One toy per seed and session: frozen, so share it; deep-copy it before changing a weight.
 
     Matrices are normal with variance 1 / fan-in, norms near 1, biases and mixes small: nothing is zero.
     """
-    svd = build(toy_config(layers), device="meta")
+    svd = build(toy_config(layers, attends), device="meta")
     generator = torch.Generator().manual_seed(seed)
     for model in (svd.unet, svd.vae, svd.image_encoder):
         model.to_empty(device="cpu")
