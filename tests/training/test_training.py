@@ -305,6 +305,15 @@ def test_an_untrained_vae_decodes_a_clip_frame_by_frame():
     torch.testing.assert_close(clip, alone, rtol=0, atol=1e-5)  # fp32, another batch size
 
 
+def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns(tmp_path):
+    torch.manual_seed(0)
+    start = build_vae(VAEConfig()).state_dict()
+    config = VAEConfig(steps=2, crop_clips=2, latent_noise=0.2, freeze_encoder=True)
+    vae = train_vae(config, Still(), tmp_path, torch.device("cpu"), start=start)
+    changed = {name for name, tensor in vae.state_dict().items() if not torch.equal(tensor, start[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+
+
 def test_noise_on_latents_grows_with_them_and_is_each_pictures_own():
     latents = torch.randn(6, 4, 32, 32, generator=torch.Generator().manual_seed(1))
     noise, larger = (noise_on(z, 0.5, torch.Generator().manual_seed(2)) for z in (latents, 10 * latents))

@@ -56,6 +56,7 @@ class VAEConfig:
     kl_weight: float = 1.0e-6
     latent_noise: float = 0.0  # up to so many standard deviations on each picture's latents before decoding
     moved: float = 0.0  # share of the clips whose latents are moved before decoding, see `moved_alike`
+    freeze_encoder: bool = False  # the latents stay what they are, and with them whatever was trained on them
     adversarial_weight: float = 0.03
     ema: float = 0.998
     precision: str = "float32"  # bfloat16: half the time on a processor with matrix instructions for it
@@ -134,9 +135,13 @@ def train_vae(
     vae = build_vae(config).to(device)
     if start is not None:
         vae.load_state_dict(start)
+    if config.freeze_encoder:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
     average = copy.deepcopy(vae).requires_grad_(False)
     critic = patch_discriminator().to(device)
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    trained = [p for p in vae.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=config.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     critic_optimiser = torch.optim.AdamW(critic.parameters(), lr=4e-4, betas=(0.5, 0.99))
     named = {"vae": vae, "average": average, "critic": critic}
     state = {f"{n}.{k}": v for n, module in named.items() for k, v in module.state_dict().items()}
@@ -177,7 +182,7 @@ def train_vae(
             loss = loss - config.adversarial_weight * critic(decoded).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(trained, 1.0)
         if not torch.isfinite(norm):
             raise ValueError(f"the gradient is {norm.item()} at step {step + 1}; lower lr ({config.lr})")
         optimiser.step()
@@ -199,7 +204,7 @@ def train_vae(
             log(f"{step + 1}/{config.steps} loss {loss.item():.4f} psnr {psnr:.2f}, {left / 60:.1f} min left")
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             save_run(path, step + 1, state, optimisers, fingerprint)
-    return normalise_latents(average, clips, config, device)
+    return average if config.freeze_encoder else normalise_latents(average, clips, config, device)
 
 
 def noise_on(latents: Tensor, most: float, g: torch.Generator) -> Tensor:
