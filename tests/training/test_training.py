@@ -22,10 +22,12 @@ from tests.training.toy_run import TRAINING, pool, quiet
 from vfi_core.adapter import PRESETS, Adapter, Options, load_adapter, save_adapter
 from vfi_core.clipspan import ClipSpan
 from vfi_core.svd.adapted import load_modules, predict
+from vfi_core.training.clips_config import ClipsConfig
 from vfi_core.training.denoiser import train_adapter, train_base
 from vfi_core.training.loss import denoising_loss
 from vfi_core.training.noise import NoiseLaw, draw
 from vfi_core.training.pool import LatentPool
+from vfi_core.training.recipes import VAERecipe
 from vfi_core.training.rows import read_rows
 from vfi_core.training.settings import TrainConfig
 from vfi_core.training.tiny_vae import (
@@ -312,6 +314,8 @@ def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns(tmp_path):
     vae = train_vae(config, Still(), tmp_path, torch.device("cpu"), start=start)
     changed = {name for name, tensor in vae.state_dict().items() if not torch.equal(tensor, start[name])}
     assert changed and all(name.startswith("decoder.") for name in changed)
+    with pytest.raises(ValueError, match="freeze_encoder .* give start"):
+        VAERecipe(ClipsConfig(), config)
 
 
 def test_noise_on_latents_grows_with_them_and_is_each_pictures_own():

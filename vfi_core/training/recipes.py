@@ -45,6 +45,12 @@ class VAERecipe:
     vae: VAEConfig = field(default_factory=VAEConfig)
     start: str | None = None  # a vae.safetensors of the same widths to begin from
 
+    def __post_init__(self) -> None:
+        if self.vae.freeze_encoder and self.start is None:
+            raise ValueError(
+                "freeze_encoder keeps an encoder that was never trained; give start, a finished VAE"
+            )
+
 
 @dataclass(frozen=True)
 class BaseRecipe:
