@@ -12,6 +12,9 @@ def test_latents_are_the_vaes_mode_unscaled_one_picture_at_a_time():
     latents = encode(toy_svd(), pictures)
     assert latents.shape == (3, 4, 8, 16)
     assert torch.equal(latents[1:2], toy_svd().vae.encode(pictures[1:2]).latent_dist.mode())
+    last = pictures.to(memory_format=torch.channels_last)
+    assert torch.equal(encode(toy_svd(), last), latents)  # whatever way they lie in memory
+    torch.testing.assert_close(encode(toy_svd(), pictures, at_once=2), latents, rtol=0, atol=1e-4)
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ from vfi_core.training.clips_config import ClipsConfig
 from vfi_core.training.config import build
 from vfi_core.training.films import find_films, hold_out
 from vfi_core.training.footage import CUT, HELD, look_through
-from vfi_core.training.ordered import in_order
+from vfi_core.training.ordered import in_order, one_ahead
 from vfi_core.training.windows import even_windows
 
 
@@ -360,6 +360,20 @@ def test_one_number_is_a_square_and_a_length_and_two_are_height_width_and_a_rang
 def test_what_a_process_finds_wrong_is_told_in_its_own_sentence(workers):
     with pytest.raises(ValueError, match="^2 is odd enough$"):
         list(in_order(odd, [0, 1, 2, 3], workers))
+
+
+def test_a_thread_works_one_ahead_in_order_and_its_error_comes_in_its_turn():
+    asked, seen = [], []
+
+    def make(number):
+        asked.append(number)
+        return odd(number)
+
+    with pytest.raises(ValueError, match="^2 is odd enough$"):
+        for number in one_ahead(make, range(5)):
+            seen.append(number)
+    assert seen == [0, 1] and asked[:3] == [0, 1, 2] and max(asked) <= 3
+    assert list(one_ahead(odd, [])) == [] and list(one_ahead(odd, [7])) == [7]
 
 
 def odd(number: int) -> int:

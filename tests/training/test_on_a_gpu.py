@@ -1,4 +1,4 @@
-"""What only a GPU can do: float16 with its loss scale, 8-bit moments, a plan against the allocator."""
+"""What only a GPU can do: float16 with its loss scale, 8-bit moments, CUDA graphs, a plan against memory."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.svd.toys import toy_config
-from tests.training.toy_run import TRAINING, own_toy, train
+from tests.training.toy_run import TRAINING, losses, own_toy, train
 from vfi_core.adapter import PRESETS
 from vfi_core.training.plan import plan_training
 from vfi_core.training.settings import TrainConfig
@@ -47,6 +47,17 @@ def test_float16_goes_on_with_its_loss_scale(optimiser, tmp_path, monkeypatch):
         torch.testing.assert_close(
             gone_on.tensors[name], tensor, rtol=0, atol=2e-5
         )  # 4 steps of 5e-6 at most
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_cuda_graphs_replay_the_same_steps(preset, tmp_path):
+    config = TrainConfig(steps=6, batch=2, warmup=1, precision="bfloat16")
+    plain = train(tmp_path / "plain", config, preset, svd=on_gpu())
+    graphs = dataclasses.replace(config, cuda_graphs=True)
+    replayed = train(tmp_path / "replayed", graphs, preset, svd=on_gpu())
+    assert losses(tmp_path / "replayed") == pytest.approx(losses(tmp_path / "plain"), rel=1e-2)
+    for name, tensor in plain.tensors.items():
+        torch.testing.assert_close(replayed.tensors[name], tensor, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -55,7 +55,7 @@ def test_a_pool_in_memory_hands_out_clips_forwards_and_backwards_each_with_its_o
     drawn = LatentPool([file]).draw(16, torch.Generator().manual_seed(0), CPU)
     backwards = drawn.latents[:, 0, 0, 0, 0] == 4
     assert 0 < backwards.sum() < 16 and drawn.embeddings is None and drawn.ends is not None
-    for clip, shown, pair, reverse in zip(drawn.latents, drawn.shown, drawn.ends, backwards, strict=True):
+    for clip, shown, pair, reverse in zip(drawn.latents, drawn.shown, drawn.pictures, backwards, strict=True):
         assert torch.equal(clip[:, 0, 0, 0], times.flip(0) if reverse else times)
         assert torch.equal(pair[:, 0, 0, 0], torch.tensor([1.0, -1.0] if reverse else [-1.0, 1.0]))
         assert torch.equal(shown, clip[[0, -1]])
@@ -71,7 +71,8 @@ def test_what_is_kept_is_what_the_base_makes_of_each_clip(data, tmp_path):
     clips = opened(data, tmp_path, frames=(3,), procedural=0.3).draw(1 + 7919, 0, 2, 3)
     kept, bare = (load_file(tmp_path / name / "00000.safetensors") for name in ("frozen", "trained"))
     latents = encode(svd, clips.flatten(0, 1)).half()
-    assert torch.equal(kept["latents"], latents) and torch.equal(bare["latents"], latents)
+    torch.testing.assert_close(kept["latents"], latents, rtol=0, atol=4e-3)  # a digit of float16
+    assert torch.equal(bare["latents"], kept["latents"])
     pictures = ((clips[:, [0, -1]] + 1) * 127.5).round().byte()
     assert torch.equal(bare["ends"], pictures) and "shown" not in bare and "ends" not in kept
     unit = pictures.float() / 127.5 - 1

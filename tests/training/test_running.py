@@ -6,23 +6,17 @@ import dataclasses
 import pytest
 import torch
 
-from tests.training.toy_run import TRAINING, own_toy, pool, quiet, train
+from tests.training.toy_run import TRAINING, losses, own_toy, pool, quiet, train
 from vfi_core.adapter import PRESETS, load_adapter
 from vfi_core.training import watch
 from vfi_core.training.denoiser import train_adapter
-from vfi_core.training.journal import Row
 from vfi_core.training.loss import denoising_loss
 from vfi_core.training.noise import NoiseLaw, draw
 from vfi_core.training.optimiser import moment_bytes
 from vfi_core.training.pool import LatentPool
 from vfi_core.training.recipes import run_recipe
-from vfi_core.training.rows import read_rows
 from vfi_core.training.settings import TrainConfig
 from vfi_core.training.trainable import checkpoint_activations, new_modules
-
-
-def losses(out):
-    return [Row.of(texts).loss for texts in read_rows(out / "losses.csv", 10**6)]
 
 
 def test_accumulated_parts_are_one_step(tmp_path):
@@ -81,6 +75,8 @@ def test_a_frozen_base_may_be_held_in_bfloat16(tmp_path):
         ({"explode": 1.0}, "explode is 1.0; use more than 1"),
         ({"precision": "float16"}, "precision float16 trains on a GPU alone, not on cpu; use bfloat16"),
         ({"optimiser": "adamw8bit"}, "adamw8bit needs a GPU, not cpu; use adamw"),
+        ({"cuda_graphs": True}, "cuda_graphs needs a GPU, not cpu; leave it out"),
+        ({"cuda_graphs": True, "gradient_checkpointing": True}, "cuda_graphs cannot record gradient_checkp"),
         ({"batch": 3, "accumulate": 2}, "a batch of 3 does not divide into 2 equal parts"),
     ],
 )

@@ -12,7 +12,9 @@ from tests.svd.toys import toy_svd
 from vfi_core.adapter import PRESETS, Adapter
 from vfi_core.svd.load import SVD
 from vfi_core.training.denoiser import train_adapter
+from vfi_core.training.journal import Row
 from vfi_core.training.pool import LatentPool
+from vfi_core.training.rows import read_rows
 from vfi_core.training.settings import TrainConfig
 
 TRAINING = {"frames": 5, "fps": 7, "motion_bucket_id": 127, "augmentation": 0.0, "size": [64, 64]}
@@ -43,3 +45,8 @@ def train(out: Path, config: TrainConfig, preset: str = "fast", **kwargs: Any) -
     svd = kwargs.pop("svd", None) or own_toy()
     clips = kwargs.pop("clips", None) or pool()
     return train_adapter(svd, PRESETS[preset], clips, config, TRAINING, out, quiet, **kwargs)
+
+
+def losses(out: Path) -> list[float]:
+    """The loss of every step of the run under ``out``."""
+    return [Row.of(texts).loss for texts in read_rows(out / "losses.csv", 10**6)]

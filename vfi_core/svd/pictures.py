@@ -21,14 +21,17 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def encode(svd: SVD, pictures: Tensor) -> Tensor:
-    """VAE `mode()`, unscaled (not x 0.18215), [k, 4, h, w] float32; pictures [k, 3, H, W] in -1..1."""
+def encode(svd: SVD, pictures: Tensor, at_once: int = 1) -> Tensor:
+    """VAE `mode()`, unscaled (not x 0.18215), [k, 4, h, w] float32; pictures [k, 3, H, W] in -1..1, so many
+    of them at once.
+    """
     vae = svd.vae
     upcast = vae.dtype == torch.float16 and vae.config["force_upcast"]
     if upcast:
         vae.float()  # SVD's encoder overflows in half precision
     try:
-        latents = [vae.encode(p[None].to(vae.device, vae.dtype)).latent_dist.mode() for p in pictures]
+        parts = pictures.contiguous().split(at_once)  # channels last computes other last digits
+        latents = [vae.encode(part.to(vae.device, vae.dtype)).latent_dist.mode() for part in parts]
     finally:
         if upcast:
             vae.half()  # exact: the weights came from there

@@ -20,7 +20,7 @@ class Batch:
     shown       [b, 2, 4, h, w]  the same of the first and the last picture as the concat latent shows them:
                 noise-augmented in pixel space where the base was trained so
     embeddings  [b, 2, c]        the image encoder's, of both; None where it is being trained
-    ends        [b, 2, 3, H, W]  both pictures, -1..1; None where their embeddings are there
+    ends        [b, 2, 3, H, W]  both pictures, uint8; None where their embeddings are there
     """
 
     latents: Tensor
@@ -33,8 +33,14 @@ class Batch:
         return replace(self, **{k: v[chosen] for k, v in self._tensors().items()})
 
     def to(self, device: torch.device) -> Batch:
-        """The same in float32 on ``device``."""
-        return replace(self, **{k: v.to(device).float() for k, v in self._tensors().items()})
+        """The same on ``device``, all but pictures in float32."""
+        moved = {k: v.to(device) for k, v in self._tensors().items()}
+        return replace(self, **{k: v if v.dtype == torch.uint8 else v.float() for k, v in moved.items()})
+
+    @property
+    def pictures(self) -> Tensor | None:
+        """``ends`` in -1..1."""
+        return None if self.ends is None else self.ends.float() / 127.5 - 1
 
     def _tensors(self) -> dict[str, Any]:
         """Those that are there."""

@@ -28,6 +28,8 @@ def start_accelerator(config: TrainConfig, device: torch.device, out: Path) -> A
         raise ValueError(f"precision float16 trains on a GPU alone, not on {device.type}; use bfloat16")
     if config.tensorboard and find_spec("tensorboard") is None:
         raise ValueError("the package 'tensorboard' is missing; run: pip install 'svd-vfi[train]'")
+    if config.cuda_graphs and device.type != "cuda":
+        raise ValueError(f"cuda_graphs needs a GPU, not {device.type}; leave it out")
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
@@ -50,6 +52,9 @@ def start_accelerator(config: TrainConfig, device: torch.device, out: Path) -> A
         )
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise ValueError("accelerate is configured for FSDP version 1; set fsdp_version: 2")
+    if config.cuda_graphs and accelerator.num_processes > 1:
+        number = accelerator.num_processes
+        raise ValueError(f"cuda_graphs is for one GPU, not {number} processes; leave it out")
     config.part(accelerator.num_processes)
     return accelerator
 

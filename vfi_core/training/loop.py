@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..adapter import Options
-from ..svd.adapted import AdapterModules
+from ..svd.adapted import AdapterModules, predict
 from ..svd.load import SVD
 from .batch import Batch
+from .graphed import GraphedPredict
 from .journal import LOSSES, Journal, Row
 from .launch import ScalerState, spare_frozen
 from .loss import denoising_loss
 from .noise import Draws, draw
 from .optimiser import build_optimiser
+from .ordered import one_ahead
 from .pool import LatentPool
 from .rows import read_rows
 from .run_state import digest, load_run, save_run
@@ -54,15 +56,17 @@ class Objective(nn.Module):
         options: Options,
         trained: nn.Module,
         training: Mapping[str, Any],
+        cuda_graphs: bool,
     ) -> None:
         super().__init__()
         self.trained = trained
         self._given = (svd, modules, options, training)  # a tuple, which nn.Module does not look into
+        self._predict = GraphedPredict() if cuda_graphs else predict
 
     def forward(self, batch: Batch, draws: Draws, hooks: contextlib.ExitStack) -> Tensor:
         """See `denoising_loss`; ``hooks`` are to be closed after the backward pass."""
         svd, modules, options, training = self._given
-        return denoising_loss(svd, modules, options, batch, draws, training, hooks)
+        return denoising_loss(svd, modules, options, batch, draws, training, hooks, self._predict)
 
 
 def train_denoiser(
@@ -87,7 +91,7 @@ def train_denoiser(
     """
     begun = [svd.vae, svd.unet, svd.image_encoder] + ([] if modules is None else [modules])
     fingerprint = repr((config, options, sorted(training.items(), key=str), pool.fingerprint, digest(*begun)))
-    objective = Objective(svd, modules, options, trained, training)
+    objective = Objective(svd, modules, options, trained, training, config.cuda_graphs)
     device = next(trained.parameters()).device
     spare_frozen(accelerator, objective)
     optimiser = build_optimiser(config, [p for p in trained.parameters() if p.requires_grad], device)
@@ -106,15 +110,17 @@ def train_denoiser(
     journal = Journal(out, before, first, config.steps, accelerator, log) if main else None
     watch = Watch(config, [row.loss for row in before])
     course = COURSES[config.course]
+    ahead = one_ahead if device.type == "cuda" else map  # a processor has nothing else to wait for
+    steps = range(first, config.steps)
+    drawn = ahead(lambda step: list(parts_of_step(svd, pool, config, training, step, accelerator)), steps)
+    began = time.perf_counter()
     try:
         with short_attention(svd.unet, modules):
-            for step in range(first, config.steps):
-                began = time.perf_counter()
+            for step, parts in zip(steps, drawn, strict=True):
                 lr = config.lr * course(step, config.steps, config.warmup)
                 for group in optimiser.param_groups:
                     group["lr"] = lr
                 optimiser.zero_grad(set_to_none=True)
-                parts = parts_of_step(svd, pool, config, training, step, accelerator)
                 loss = add_gradients(objective, parts, config.accumulate, device, accelerator)
                 norm = accelerator.clip_grad_norm_(trainable.values(), config.clip_norm).item()
                 watch.see(step + 1, loss, norm)
@@ -136,6 +142,7 @@ def train_denoiser(
                         journal.write()
                     scaler.read()
                     save_run(path, step + 1, state | scaler.tensors, {"adamw": optimiser}, fingerprint, main)
+                began = time.perf_counter()
     except Diverged as stop:
         if load_run(path, state, {}, fingerprint):
             stop.kept = average
@@ -168,7 +175,7 @@ def parts_of_step(
 
 def add_gradients(
     objective: nn.Module,
-    parts: Iterator[tuple[Batch, Draws]],
+    parts: Sequence[tuple[Batch, Draws]],
     count: int,
     device: torch.device,
     accelerator: Accelerator,

@@ -9,7 +9,7 @@ Legend: b clips, t frames, k keyframes, h w latent, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -35,12 +35,14 @@ def denoising_loss(
     draws: Draws,
     training: Mapping[str, Any],
     hooks: ExitStack | None = None,
+    predict: Callable[..., Tensor] = predict,
 ) -> Tensor:
     """The weighted |F - v|^2 of eq. 1 (see `edm.loss_weight`), a mean over clips, frames and latent pixels.
 
     batch     [b, ...] some of a step's clips, and ``draws`` what chance decided of them
     training  fps, motion_bucket_id, augmentation
     hooks     see `predict`
+    predict   that function, or a faster one that does the same
     """
     device = batch.latents.device
     b, t, _, h, w = batch.latents.shape
@@ -50,8 +52,7 @@ def denoising_loss(
     s, c_in = sigma.view(-1, 1, 1, 1, 1), c_in.view(-1, 1, 1, 1, 1)
     shown = (x0 + s * noise) * c_in
 
-    clips = [Keyframes(clip[[0, -1]], (0, t - 1), t) for clip in batch.latents]
-    hint = torch.stack([clip.hint for clip in clips])
+    hint = Keyframes(batch.latents[:, [0, -1]], (0, t - 1), t).hint
     mask = hint[:, :, 4:]
     if options.known_frames == "clean":
         shown = blend_known(shown, x0, mask)
@@ -75,15 +76,15 @@ def _conditions(
     device = batch.latents.device
     b, t, _, h, w = batch.latents.shape
     shown_ends = batch.shown
-    if draws.pixels is not None and batch.ends is not None:  # in pixel space, before the VAE
-        noisy = batch.ends + augmentation * draws.pixels.to(device)
+    pictures = batch.pictures
+    if draws.pixels is not None and pictures is not None:  # in pixel space, before the VAE
+        noisy = pictures + augmentation * draws.pixels.to(device)
         shown_ends = encode(svd, noisy.flatten(0, 1)).view(b, 2, 4, h, w)
     embedded = batch.embeddings
     if embedded is None:
-        embedded = embed(svd.image_encoder, batch.ends.flatten(0, 1)).view(b, 2, -1)
+        embedded = embed(svd.image_encoder, pictures.flatten(0, 1)).view(b, 2, -1)
     context = embedded.mean(1, keepdim=True) if options.clip_tokens == "mean" else embedded[:, :1]
-    readings = ["nearest" if n else options.concat_latent for n in draws.nearest]
-    pairs = zip(shown_ends, readings, strict=True)
-    concat = torch.stack([concat_latent(e, (0, t - 1), t, reading) for e, reading in pairs])
+    own, nearest = (concat_latent(shown_ends, (0, t - 1), t, r) for r in (options.concat_latent, "nearest"))
+    concat = torch.where(draws.nearest.to(device).view(-1, 1, 1, 1, 1), nearest, own)
     context = context * (~draws.no_embedding.to(device)).view(-1, 1, 1)
     return context, concat * (~draws.no_concat.to(device)).view(-1, 1, 1, 1, 1)

@@ -36,7 +36,7 @@ class Draws:
     pixels        [b, 2, 3, H, W]  unit variance, of the conditioning noise on both pictures; None without it,
                   and where the batch's ``shown`` has it already
     no_embedding, no_concat  [b]  whether a clip loses that condition
-    nearest       whether a clip's concat latent is read as `nearest`, one for each
+    nearest       [b]  whether its concat latent is read as `nearest`
     """
 
     sigma: Tensor
@@ -44,7 +44,7 @@ class Draws:
     pixels: Tensor | None
     no_embedding: Tensor
     no_concat: Tensor
-    nearest: tuple[bool, ...]
+    nearest: Tensor
 
     def part(self, chosen: slice) -> Draws:
         """Those of some of the clips, as `Batch.part`."""
@@ -72,4 +72,4 @@ def draw(
     no_embedding = both | ((chance >= law.drop_both) & (chance < law.drop_both + law.drop_embedding))
     no_concat = both | (chance >= 1 - law.drop_concat)
     nearest = torch.rand(b, generator=g) < law.nearest
-    return Draws(sigma, noise, pixels, no_embedding, no_concat, tuple(nearest.tolist()))
+    return Draws(sigma, noise, pixels, no_embedding, no_concat, nearest)

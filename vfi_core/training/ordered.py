@@ -1,8 +1,9 @@
-"""Work done ahead by several processes and handed out in order, the same whatever their number."""
+"""Work done ahead, by several processes or a thread, and handed out in order, the same whoever does it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -27,6 +28,18 @@ def in_order(make: Callable[[int], T], items: Sequence[int], workers: int) -> It
         if isinstance(one, ValueError):
             raise one
         yield one
+
+
+def one_ahead(make: Callable[[int], T], items: Iterable[int]) -> Iterator[T]:
+    """``make(i)`` of each item, in order; a thread makes the next one while the last is being used."""
+    coming = None
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        for item in items:
+            ready, coming = coming, thread.submit(make, item)
+            if ready is not None:
+                yield ready.result()
+        if coming is not None:
+            yield coming.result()
 
 
 class _Made(Dataset, Generic[T]):

@@ -132,12 +132,14 @@ def _run(
     none = torch.zeros(b, dtype=torch.bool)
     flops, precision = FlopCounterMode(display=False, custom_mapping=ATTENTION), PRECISIONS[config.precision]
     with mode, flops, LiveBytes() as memory, ExitStack() as hooks, short_attention(svd.unet, modules):
-        draws = Draws(torch.ones(b), torch.zeros(b, t, 4, h, w), None, none, none, (False,) * b)
+        draws = Draws(torch.ones(b), torch.zeros(b, t, 4, h, w), None, none, none, none)
         batch = Batch(
             torch.zeros(b, t, 4, h, w, device=device),
             torch.zeros(b, 2, 4, h, w, device=device),
             None if modules is None else torch.zeros(b, 2, features, device=device),
-            torch.zeros(b, 2, 3, height, width, device=device) if modules is None else None,
+            torch.zeros(b, 2, 3, height, width, dtype=torch.uint8, device=device)
+            if modules is None
+            else None,
         )
         with autocast(device.type, precision, enabled=config.precision != "float32"):
             loss = denoising_loss(svd, modules, options, batch, draws, training, hooks)

@@ -26,6 +26,7 @@ from .shards import Shards
 
 DRAWN = 8  # clips of one draw: they share a length and a generator
 SHARD = 256  # clips of one file
+PIXELS = 1 << 20  # encoded at once
 
 
 class LatentPool:
@@ -68,8 +69,6 @@ class LatentPool:
         turned = ((torch.rand(batch, generator=g) < 0.5) & self.backwards).tolist()
         clips = [self._clip(i, backwards) for i, backwards in zip(chosen, turned, strict=True)]
         drawn = {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
-        if "ends" in drawn:
-            drawn["ends"] = drawn["ends"].float() / 127.5 - 1
         return Batch(**drawn).to(device)
 
     def _clip(self, index: int, backwards: bool) -> dict[str, Tensor]:
@@ -155,15 +154,16 @@ class _Encoder:
     def __call__(self, step: int, drawn: np.ndarray) -> dict[str, Tensor]:
         """What `LatentPool` holds of the clips of one draw."""
         clips = torch.from_numpy(drawn)
+        at_once = max(1, PIXELS // (clips.shape[-2] * clips.shape[-1]))
         ends = ((clips[:, [0, -1]] + 1) * 127.5).round().byte()
         pictures = ends.float() / 127.5 - 1
         kept = {
             "counts": torch.full((len(clips),), clips.shape[1]),
-            "latents": encode(self.svd, clips.flatten(0, 1)).half().cpu(),
+            "latents": encode(self.svd, clips.flatten(0, 1), at_once).half().cpu(),
         }
         if self.augmentation:
             noisy = pictures + self.augmentation * self._noise(step, pictures)
-            kept["shown"] = encode(self.svd, noisy.flatten(0, 1)).half().cpu().unflatten(0, (-1, 2))
+            kept["shown"] = encode(self.svd, noisy.flatten(0, 1), at_once).half().cpu().unflatten(0, (-1, 2))
         if self.frozen:
             embedded = embed(self.svd.image_encoder, pictures.flatten(0, 1))
             kept["embeddings"] = embedded.float().cpu().unflatten(0, (-1, 2))

@@ -26,6 +26,8 @@ class TrainConfig:
                             with bfloat16 matrix instructions, float16 needs a GPU
     base_precision          of the frozen base's weights: float32, or ``precision``
     gradient_checkpointing  compute activations twice rather than hold them
+    cuda_graphs             record the U-Net's passes once and replay them, on one GPU: for a model so small
+                            that the GPU waits for Python
     optimiser               `adamw`; `adamw8bit` keeps its moments in 8 bits (package bitsandbytes)
     explode                 a run stops once its loss has been above this many times its median for a while
     tensorboard             scalars and validation films for TensorBoard, under OUT/tensorboard
@@ -43,6 +45,7 @@ class TrainConfig:
     precision: str = "float32"
     base_precision: str = "float32"
     gradient_checkpointing: bool = False
+    cuda_graphs: bool = False
     optimiser: str = "adamw"
     seed: int = 1
     save_every: int = 200
@@ -60,6 +63,8 @@ class TrainConfig:
             raise ValueError(f"ema is {self.ema}; use 0 or more, less than 1")
         if self.explode <= 1:
             raise ValueError(f"explode is {self.explode}; use more than 1")
+        if self.cuda_graphs and self.gradient_checkpointing:
+            raise ValueError("cuda_graphs cannot record gradient_checkpointing; leave one of them out")
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("optimiser", self.optimiser, OPTIMISERS)
         _one_of("course", self.course, COURSES)
