@@ -7,7 +7,6 @@ Python, which launches a few thousand kernels a step. Recorded once, all of them
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -50,7 +49,7 @@ class _Pass(nn.Module):
         return predict(self.unet, self.adapter, *tensors, self.span)
 
 
-def _record(module: nn.Module, tensors: list[Tensor]) -> Callable[..., Tensor]:
+def _record(module: nn.Module, tensors: list[Tensor]) -> Any:
     examples = tuple(t.detach().clone().requires_grad_(t.requires_grad) for t in tensors)
     on, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
     # Weights cast to 16 bits once and kept would be those of the recording for ever.
