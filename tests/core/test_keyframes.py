@@ -64,3 +64,13 @@ def test_a_clip_turned_round_has_its_frames_in_reverse_order_and_turns_back():
     assert torch.equal(keyframes.turned.hint, keyframes.hint.flip(0))
     assert keyframes.turned.positions == (0, 4, 6)
     assert torch.equal(keyframes.turned.turned.hint, keyframes.hint)
+
+
+def test_clips_that_share_their_positions_are_each_as_by_itself():
+    latents, positions = torch.randn(5, 3, 4, 8, 8, generator=torch.Generator().manual_seed(4)), (0, 2, 6)
+    together, each = Keyframes(latents, positions, 7), [Keyframes(clip, positions, 7) for clip in latents]
+    assert torch.equal(together.hint, torch.stack([clip.hint for clip in each]))
+    assert torch.equal(together.turned.hint, torch.stack([clip.turned.hint for clip in each]))
+    for reading in ("first", "nearest", "keyframes"):
+        alone = [concat_latent(clip, positions, 7, reading) for clip in latents]
+        assert torch.equal(concat_latent(latents, positions, 7, reading), torch.stack(alone))
