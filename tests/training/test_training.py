@@ -34,6 +34,7 @@ from vfi_core.training.tiny_vae import (
     LATENT_STD,
     VAEConfig,
     build_vae,
+    mean_colours,
     moved_alike,
     noise_on,
     normalise_latents,
@@ -50,6 +51,14 @@ class Still:
     def draw(self, seed: int, step: int, batch: int, frames: int) -> torch.Tensor:
         g = torch.Generator().manual_seed(seed * 1000 + step)
         return torch.rand(2, 2, 3, 32, 32, generator=g) * 2 - 1
+
+
+class Squares(Still):
+    """The same of flat squares, 8x8 pixels each."""
+
+    def draw(self, seed: int, step: int, batch: int, frames: int) -> torch.Tensor:
+        squares = super().draw(seed, step, batch, frames)[..., ::8, ::8]
+        return squares.repeat_interleave(8, -1).repeat_interleave(8, -2)
 
 
 def test_autocast_trains_and_keeps_the_weights_in_float32(tmp_path):
@@ -241,6 +250,7 @@ def vae_run(out: Path, steps: int) -> None:
         judged_from=0.25,
         latent_noise=0.2,
         moved=0.5,
+        colour_weight=0.1,
         save_every=2,
     )
     vae = train_vae(config, Still(), out, torch.device("cpu"))
@@ -318,14 +328,44 @@ def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns(tmp_path):
         VAERecipe(ClipsConfig(), config)
 
 
-def test_noise_on_latents_grows_with_them_and_is_each_pictures_own():
+def test_noise_on_latents_grows_with_each_channel_and_is_each_pictures_own():
     latents = torch.randn(6, 4, 32, 32, generator=torch.Generator().manual_seed(1))
-    noise, larger = (noise_on(z, 0.5, torch.Generator().manual_seed(2)) for z in (latents, 10 * latents))
-    torch.testing.assert_close(larger, 10 * noise)
+    scale = torch.tensor([10.0, 1.0, 0.1, 3.0])[:, None, None]
+    noise, scaled = (noise_on(z, 0.5, torch.Generator().manual_seed(2)) for z in (latents, scale * latents))
+    torch.testing.assert_close(scaled, scale * noise)
     strengths = noise.flatten(1).std(1) / latents.std()
     assert len(set(strengths.tolist())) == 6 and strengths.max() < 0.55  # of 4,096 draws: 0.5 within 5 %
     with pytest.raises(ValueError, match="latent_noise is -1"):
         VAEConfig(latent_noise=-1)
+
+
+def test_mean_colours_are_brightness_and_colour_of_eight_by_eight_pixels():
+    grey = torch.linspace(-1, 1, 6).repeat_interleave(8).expand(2, 3, 16, 48)
+    colours = mean_colours(grey)
+    assert colours.shape == (2, 3, 2, 6) and colours[:, 1:].abs().max() < 1e-6
+    assert (colours[0, 0, 0].diff() > 0).all()
+    red, blue = (mean_colours(torch.eye(3)[i].view(1, 3, 1, 1).expand(1, 3, 8, 8)).flatten() for i in (0, 2))
+    assert red[0] == blue[0] and red[1] == -blue[1] and red[2] == blue[2]
+
+
+def test_colour_weight_draws_three_channels_to_the_mean_colours(tmp_path):
+    clip = Squares().draw(1, 99, 1, 1).flatten(0, 1)
+    wanted = mean_colours(clip)
+
+    def apart(weight: float) -> list[float]:
+        out = tmp_path / str(weight)
+        out.mkdir()
+        config = VAEConfig(steps=40, colour_weight=weight, lr=3e-3, ema=0.0, whole_from=1.0)
+        vae = train_vae(config, Squares(), out, torch.device("cpu"), quiet)
+        with torch.no_grad():
+            latents = vae.encode(clip).latent_dist.mode()
+        pairs = [torch.stack([latents[:, i].flatten(), wanted[:, i].flatten()]) for i in range(3)]
+        return [1 - torch.corrcoef(pair)[0, 1].item() for pair in pairs]
+
+    drawn, free = apart(3.0), apart(0.0)
+    assert sum(drawn) < 0.7 * sum(free), (drawn, free)
+    with pytest.raises(ValueError, match="colour_weight is -1"):
+        VAEConfig(colour_weight=-1)
 
 
 def test_latents_and_pictures_are_moved_by_the_same_map():
@@ -354,6 +394,6 @@ def test_normalised_latents_have_svds_scale_and_decode_to_the_same_picture():
     before = vae.decode(vae.encode(clip).latent_dist.mode(), num_frames=4).sample
     normalise_latents(vae, Still(), VAEConfig(), torch.device("cpu"))
     latents = vae.encode(clip).latent_dist.mode()
-    assert latents.std().item() == pytest.approx(LATENT_STD, rel=1e-3)
+    assert latents.std((0, 2, 3)).tolist() == pytest.approx([LATENT_STD] * 4, rel=1e-3)
     after = vae.decode(latents, num_frames=4).sample
     torch.testing.assert_close(after, before, rtol=0, atol=1e-4)  # fp32, a factor of 5 and back

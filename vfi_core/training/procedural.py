@@ -28,12 +28,13 @@ def procedural_clip(
     Returns [t, 3, size, size] in -1..1.
     """
     g = generator
+    contrast = 0.3 if _uniform(g) < 0.5 else 1.0  # half of the scenes are as plain as drawn pictures
     axis = (torch.arange(size) + 0.5) / size * 2 - 1
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     grid = torch.stack([x, y], dim=-1)  # [H, W, 2] in -1..1
     time = torch.linspace(0, 1, frames)
 
-    texture = _texture(g, size * 2) if background is None else background
+    texture = _texture(g, size * 2, contrast) if background is None else background
     view = _local(grid, *_camera_path(g, time, motion))  # [t, H, W, 2]
     clip = _sample(texture, view * (0.5 if background is None else 0.7))
     for _ in range(_integer(g, 1, 3)):
@@ -42,7 +43,7 @@ def procedural_clip(
         distance = _shape(g, local) * scale[:, None, None]  # in units of the frame's half width
         pixel = 2.0 / size
         alpha = (0.5 - distance / pixel).clamp(0, 1)[:, None]  # [t, 1, H, W], one pixel of antialiasing
-        colour = _sample(_texture(g, size), local * 0.8)
+        colour = _sample(_texture(g, size, contrast), local * 0.8)
         if _uniform(g) < 0.5:
             outline = (0.5 - (distance + 2.5 * pixel).abs() / pixel + 1.0).clamp(0, 1)[:, None]
             colour = torch.lerp(colour, _colour(g)[None, :, None, None].expand_as(colour), outline)
@@ -62,8 +63,8 @@ def _colour(g: torch.Generator) -> Tensor:
     return torch.rand(3, generator=g) * 1.7 - 0.85
 
 
-def _texture(g: torch.Generator, size: int) -> Tensor:
-    """[3, size, size]: noise, stripes, checks or dots between two to four colours."""
+def _texture(g: torch.Generator, size: int, contrast: float) -> Tensor:
+    """[3, size, size]: noise, stripes, checks or dots between two to four colours, flat at contrast 0."""
     axis = torch.linspace(-1, 1, size)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     kind = _integer(g, 0, 7)  # half of them smooth noise
@@ -87,7 +88,7 @@ def _texture(g: torch.Generator, size: int) -> Tensor:
         if kind == 4:
             field = (field * 6).tanh()
     low = _colour(g)
-    high = torch.lerp(low, _colour(g), _uniform(g))  # from a flat surface to a stark pattern
+    high = torch.lerp(low, _colour(g), contrast * _uniform(g))  # from a flat surface to a stark pattern
     shade = torch.lerp(_colour(g), _colour(g), 0.5)
     mixed = torch.lerp(low[:, None, None], high[:, None, None], field.clamp(-1, 1) * 0.5 + 0.5)
     return (mixed + 0.35 * shade[:, None, None] * (x * _uniform(g, -1, 1) + y * _uniform(g, -1, 1))).clamp(

@@ -27,6 +27,8 @@ from .run_state import digest, load_run, save_run
 from .schedule import warm_cosine
 
 LATENT_STD = 1 / 0.18215  # what SVD's samplers expect: scaled latents of unit variance
+COLOURS = ((0.8, 0.8, 0.8), (1.8, 0.0, -1.8), (-1.5, 3.0, -1.5))  # brightness and two colour differences,
+# of about unit variance in films and drawn scenes
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class VAEConfig:
     kl_weight: float = 1.0e-6
     latent_noise: float = 0.0  # up to so many standard deviations on each picture's latents before decoding
     moved: float = 0.0  # share of the clips whose latents are moved before decoding, see `moved_alike`
+    colour_weight: float = 0.0  # draws three channels to the mean colours of their pixels, see `mean_colours`
     freeze_encoder: bool = False  # the latents stay what they are, and with them whatever was trained on them
     adversarial_weight: float = 0.03
     ema: float = 0.998
@@ -70,6 +73,8 @@ class VAEConfig:
             raise ValueError(f"latent_noise is {self.latent_noise}; use 0 or more standard deviations")
         if not 0 <= self.moved <= 1:
             raise ValueError(f"moved is {self.moved}; use a share of 0 to 1")
+        if not 0 <= self.colour_weight < math.inf:
+            raise ValueError(f"colour_weight is {self.colour_weight}; use 0 or more")
         if self.widths[0] < 64 or any(w % 32 for w in self.widths):
             raise ValueError(f"widths are {list(self.widths)}; use multiples of 32, the first at least 64")
 
@@ -166,6 +171,7 @@ def train_vae(
             posterior = vae.encode(real).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=g).to(device)
             latents = posterior.mean + posterior.std * noise
+            colours = posterior.mean[:, :3].float() / LATENT_STD - mean_colours(real)
             if config.moved:
                 latents, real = moved_alike(latents, real, clip.shape[1], config.moved, g)
             if config.latent_noise:
@@ -176,6 +182,7 @@ def train_vae(
             edges = (image_gradients(decoded) - image_gradients(real)).abs().mean()
             loss = loss + config.gradient_weight * edges
         loss = loss + config.kl_weight * posterior.kl().sum() / real.shape[0]
+        loss = loss + config.colour_weight * colours.pow(2).mean()
         judged = step >= config.judged_from * config.steps
         if judged:
             critic.requires_grad_(False)
@@ -208,12 +215,21 @@ def train_vae(
 
 
 def noise_on(latents: Tensor, most: float, g: torch.Generator) -> Tensor:
-    """Noise for [b, 4, h, w], each picture's of its own strength: 0 to ``most`` of the latents' deviation
+    """Noise for [b, 4, h, w], each picture's of its own strength: 0 to ``most`` of each channel's deviation
     at that moment, so that larger latents do not escape it.
     """
     strength = most * torch.rand(len(latents), 1, 1, 1, generator=g)
     noise = torch.randn(latents.shape, generator=g)
-    return (strength * noise).to(latents) * latents.detach().std()
+    return (strength * noise).to(latents) * latents.detach().std((0, 2, 3), keepdim=True)
+
+
+def mean_colours(pictures: Tensor) -> Tensor:
+    """[b, 3, 8h, 8w] in -1..1 -> [b, 3, h, w]: brightness and two colour differences of every 8x8 pixels.
+
+    Latents near them are smooth where the picture is, and a small denoiser learns them; left alone, latents
+    along an edge look like noise.
+    """
+    return torch.einsum("ij,bjhw->bihw", pictures.new_tensor(COLOURS), F.avg_pool2d(pictures, 8))
 
 
 def moved_alike(
@@ -250,15 +266,15 @@ def _crop(clip: Tensor, side: int, g: torch.Generator) -> Tensor:
 def normalise_latents(
     vae: AutoencoderKLTemporalDecoder, clips: ClipSource, config: VAEConfig, device: torch.device
 ) -> AutoencoderKLTemporalDecoder:
-    """Fold one factor into the VAE's own weights so that its latents have a standard deviation of 1 /
-    0.18215.
+    """Fold one factor a channel into the VAE's own weights so that each of its latents' channels has a
+    standard deviation of 1 / 0.18215.
     """
     clip = clips.draw(config.seed, config.steps, 32, config.frames).flatten(0, 1).to(device)
     latents = torch.cat([vae.encode(part).latent_dist.mode() for part in clip.split(16)])
-    factor = LATENT_STD / latents.std()
+    factor = LATENT_STD / latents.std((0, 2, 3))  # [4]
     quant, conv_in = vae.quant_conv, vae.decoder.conv_in
-    quant.weight[:4] *= factor
+    quant.weight[:4] *= factor[:, None, None, None]
     quant.bias[:4] *= factor
     quant.bias[4:] += 2 * factor.log()
-    conv_in.weight /= factor
+    conv_in.weight /= factor[:, None, None]
     return vae
