@@ -31,6 +31,7 @@ from vfi_core.training.config import build
 from vfi_core.training.films import find_films, hold_out
 from vfi_core.training.footage import CUT, HELD, look_through
 from vfi_core.training.ordered import in_order, one_ahead
+from vfi_core.training.procedural import procedural_clip
 from vfi_core.training.windows import even_windows
 
 
@@ -45,6 +46,23 @@ def test_a_layout_is_told_from_its_content_and_draws_the_same_clip_for_the_same_
     other.draw(1, 4, 2, 7)
     assert torch.equal(clip, other.draw(1, 5, 2, 7))
     assert not torch.equal(clip, one.draw(1, 6, 2, 7)) and not torch.equal(clip, one.draw(2, 5, 2, 7))
+
+
+def test_plain_scenes_have_the_same_shapes_and_motion_and_flatter_surfaces(tmp_path):
+    def texture(contrast: float) -> float:
+        """How much neighbouring pixels differ in the middle half of all pixels, where no edges are."""
+        scenes = (
+            procedural_clip(torch.Generator().manual_seed(i), 2, 64, contrast=contrast) for i in range(8)
+        )
+        steps = torch.cat([scene.diff(dim=-1).abs().flatten() for scene in scenes])
+        return steps.quantile(0.5).item()
+
+    assert texture(0.0) < texture(0.3) < texture(1.0)
+    drawn = [
+        opened(videos(tmp_path / n), tmp_path / n, procedural=1.0, plain=p)
+        for n, p in (("a", 0.0), ("b", 1.0))
+    ]
+    assert drawn[0].fingerprint != drawn[1].fingerprint  # so a pool of the one is no pool of the other
 
 
 def test_vimeo_is_found_around_its_folder_and_its_test_half_is_never_read(tmp_path):
@@ -338,6 +356,7 @@ def test_clips_that_no_film_is_long_enough_for_are_refused_at_the_door(tmp_path)
         ({"frames": [9, 5]}, "frames is .9, 5.; write the lesser first"),
         ({"stride": 0}, "stride is .0.; use one number or two, 1 or more"),
         ({"procedural": 1.5}, "procedural is 1.5; use 0 to 1"),
+        ({"plain": -0.1}, "plain is -0.1; use 0 to 1"),
         ({"favour_motion": -1}, "favour_motion is -1"),
         ({"max_corrupt": 2}, "max_corrupt is 2.0; use 0 to 1"),
         ({"pool": 0}, "pool is 0"),

@@ -22,12 +22,14 @@ from tests.training.toy_run import TRAINING, pool, quiet
 from vfi_core.adapter import PRESETS, Adapter, Options, load_adapter, save_adapter
 from vfi_core.clipspan import ClipSpan
 from vfi_core.svd.adapted import load_modules, predict
+from vfi_core.svd.load import load_svd
+from vfi_core.tiny import TINY
 from vfi_core.training.clips_config import ClipsConfig
 from vfi_core.training.denoiser import train_adapter, train_base
 from vfi_core.training.loss import denoising_loss
 from vfi_core.training.noise import NoiseLaw, draw
 from vfi_core.training.pool import LatentPool
-from vfi_core.training.recipes import VAERecipe
+from vfi_core.training.recipes import VAERecipe, _vae_weights
 from vfi_core.training.rows import read_rows
 from vfi_core.training.settings import TrainConfig
 from vfi_core.training.tiny_vae import (
@@ -294,13 +296,14 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bits(trainer, tmp_path)
         assert [row[:4] for row in tables[0]] == [row[:4] for row in tables[1]]
 
 
-def test_the_configurations_that_ship_are_read_whole():
+def test_the_configurations_of_the_miniature_are_read_whole():
     from vfi_core.tiny import ROOM
     from vfi_core.training.config import build, read_toml
     from vfi_core.training.recipes import RECIPES
 
     held_out = set()
-    for path in sorted(ROOM.glob("*.toml")):
+    tried = Path(__file__).parents[2] / "benchmarks" / "miniature"
+    for path in sorted([*ROOM.glob("*.toml"), *tried.glob("*.toml")]):
         table = read_toml(path)
         recipe = build(RECIPES[table.pop("kind")], table, path.name)
         held_out.add(json.dumps(recipe.clips.held_out))
@@ -326,6 +329,12 @@ def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns(tmp_path):
     assert changed and all(name.startswith("decoder.") for name in changed)
     with pytest.raises(ValueError, match="freeze_encoder .* give start"):
         VAERecipe(ClipsConfig(), config)
+
+
+def test_a_vae_may_begin_from_the_bundled_one_and_a_base_stand_on_it():
+    vae = build_vae(VAEConfig(widths=(64, 64, 96, 128)))
+    vae.load_state_dict(_vae_weights("tiny"))
+    assert torch.equal(vae.state_dict()["decoder.conv_in.weight"], load_svd(TINY).vae.decoder.conv_in.weight)
 
 
 def test_noise_on_latents_grows_with_each_channel_and_is_each_pictures_own():
@@ -394,6 +403,11 @@ def test_normalised_latents_have_svds_scale_and_decode_to_the_same_picture():
     before = vae.decode(vae.encode(clip).latent_dist.mode(), num_frames=4).sample
     normalise_latents(vae, Still(), VAEConfig(), torch.device("cpu"))
     latents = vae.encode(clip).latent_dist.mode()
-    assert latents.std((0, 2, 3)).tolist() == pytest.approx([LATENT_STD] * 4, rel=1e-3)
+    assert latents.std().item() == pytest.approx(LATENT_STD, rel=1e-3)
     after = vae.decode(latents, num_frames=4).sample
     torch.testing.assert_close(after, before, rtol=0, atol=1e-4)  # fp32, a factor of 5 and back
+    normalise_latents(vae, Still(), VAEConfig(colour_weight=0.1), torch.device("cpu"))
+    latents = vae.encode(clip).latent_dist.mode()
+    assert latents.std((0, 2, 3)).tolist() == pytest.approx([LATENT_STD] * 4, rel=1e-3)
+    after = vae.decode(latents, num_frames=4).sample
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-4)

@@ -23,6 +23,7 @@ from .footage import look_through
 from .procedural import procedural_clip
 from .windows import IndexedWindows, ListedWindows
 
+PLAIN = 0.3  # contrast of a plain scene's patterns
 WITHIN = ("root", "max_corrupt", "pool", "seed", "workers", "cache")  # what no single draw depends on
 
 
@@ -68,7 +69,9 @@ class ClipSource:
             return self._real(g, length)
         background = self._real(g, 1)[0] if torch.rand((), generator=g) < 0.5 else None
         height, width = self.config.height_width
-        scene = procedural_clip(g, length, max(height, width), background)
+        plain = self.config.plain and torch.rand((), generator=g) < self.config.plain
+        contrast = PLAIN if plain else 1.0
+        scene = procedural_clip(g, length, max(height, width), background, contrast=contrast)
         return _middle(scene, height, width)
 
     def _real(self, g: torch.Generator, length: int) -> Tensor:

@@ -16,7 +16,12 @@ from torch import Tensor
 
 
 def procedural_clip(
-    generator: torch.Generator, frames: int, size: int, background: Tensor | None = None, motion: float = 1.0
+    generator: torch.Generator,
+    frames: int,
+    size: int,
+    background: Tensor | None = None,
+    motion: float = 1.0,
+    contrast: float = 1.0,
 ) -> Tensor:
     """A scene of one to three moving sprites over a moving background.
 
@@ -25,10 +30,10 @@ def procedural_clip(
     size        H = W, pixels
     background  [3, h, w] in -1..1, a photograph to pan, zoom and rotate instead of a drawn texture
     motion      scales every path; 1 moves sprites by about half the frame in a clip
+    contrast    of the drawn patterns, 0..1: from flat surfaces to stark ones, at 0 flat alone
     Returns [t, 3, size, size] in -1..1.
     """
     g = generator
-    contrast = 0.3 if _uniform(g) < 0.5 else 1.0  # half of the scenes are as plain as drawn pictures
     axis = (torch.arange(size) + 0.5) / size * 2 - 1
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     grid = torch.stack([x, y], dim=-1)  # [H, W, 2] in -1..1
@@ -64,7 +69,7 @@ def _colour(g: torch.Generator) -> Tensor:
 
 
 def _texture(g: torch.Generator, size: int, contrast: float) -> Tensor:
-    """[3, size, size]: noise, stripes, checks or dots between two to four colours, flat at contrast 0."""
+    """[3, size, size]: noise, stripes, checks or dots between two to four colours."""
     axis = torch.linspace(-1, 1, size)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     kind = _integer(g, 0, 7)  # half of them smooth noise

@@ -43,7 +43,7 @@ class VAERecipe:
 
     clips: ClipsConfig
     vae: VAEConfig = field(default_factory=VAEConfig)
-    start: str | None = None  # a vae.safetensors of the same widths to begin from
+    start: str | None = None  # a vae.safetensors of the same widths to begin from, or `tiny`, the bundled one
 
     def __post_init__(self) -> None:
         if self.vae.freeze_encoder and self.start is None:
@@ -59,7 +59,7 @@ class BaseRecipe:
     """
 
     clips: ClipsConfig
-    vae: str  # a finished vae.safetensors
+    vae: str  # a finished vae.safetensors, or `tiny`, the bundled one
     model: dict[str, Any]
     start: str | None = None  # a tiny_svd.safetensors of the same dimensions to begin from
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -189,6 +189,8 @@ def _vae(recipe: VAERecipe, clips: ClipSource, out: Path, device: torch.device, 
 
 
 def _vae_weights(path: str) -> dict[str, Tensor]:
+    if path == "tiny":
+        return load_svd(TINY).vae.state_dict()
     if not Path(path).is_file():
         raise ValueError(f"no VAE at {path}; train it first with a configuration of kind 'vae'")
     try:

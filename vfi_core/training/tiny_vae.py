@@ -266,12 +266,13 @@ def _crop(clip: Tensor, side: int, g: torch.Generator) -> Tensor:
 def normalise_latents(
     vae: AutoencoderKLTemporalDecoder, clips: ClipSource, config: VAEConfig, device: torch.device
 ) -> AutoencoderKLTemporalDecoder:
-    """Fold one factor a channel into the VAE's own weights so that each of its latents' channels has a
-    standard deviation of 1 / 0.18215.
+    """Fold one factor into the VAE's own weights so that its latents have a standard deviation of 1 /
+    0.18215; with ``colour_weight`` each channel its own, since the free one outgrows the three that are held.
     """
     clip = clips.draw(config.seed, config.steps, 32, config.frames).flatten(0, 1).to(device)
     latents = torch.cat([vae.encode(part).latent_dist.mode() for part in clip.split(16)])
-    factor = LATENT_STD / latents.std((0, 2, 3))  # [4]
+    spread = latents.std((0, 2, 3)) if config.colour_weight else latents.std().expand(4)
+    factor = LATENT_STD / spread  # [4]
     quant, conv_in = vae.quant_conv, vae.decoder.conv_in
     quant.weight[:4] *= factor[:, None, None, None]
     quant.bias[:4] *= factor
