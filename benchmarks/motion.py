@@ -5,7 +5,7 @@
 Prints the squared error of a single call of the model over that of a cross-fade of the clean keyframes'
 latents, for the five frames between, on drawn scenes that no training saw: from high noise (only motion can
 make it less than 1) to low (the noised clip itself tells where things are). Every frame is shown its nearer
-keyframe unless an adapter says otherwise. Seconds, where a film's figures take minutes.
+keyframe unless an adapter says otherwise. Half a minute, where films' figures take many.
 
 Legend: b clips, t frames, h w latent, H W pixels.
 """
@@ -24,6 +24,7 @@ from vfi_core.adapter import load_adapter
 from vfi_core.clipspan import ClipSpan
 from vfi_core.edm import scalings
 from vfi_core.keyframes import Keyframes, concat_latent
+from vfi_core.samplers import clip_noise
 from vfi_core.svd.adapted import load_modules, predict
 from vfi_core.svd.load import load_svd
 from vfi_core.svd.pictures import embed, encode
@@ -64,16 +65,14 @@ def main() -> None:
         way = torch.linspace(0, 1, t).view(-1, 1, 1, 1)
         faded += _error(torch.lerp(x0[:, :1], x0[:, -1:], way), x0)
         span = ClipSpan(t, 0, t - 1, *latents.shape[-2:])
+        noise = torch.stack([clip_noise(t, *latents.shape[-2:], seed=number) for number in numbers])
+        told = ids.expand(len(numbers), -1)
         for i, sigma in enumerate(SIGMAS):
-            noise = torch.stack([_noise(number, x0[0]) for number in numbers])
-            c_skip, c_out, c_in, c_noise = scalings(torch.full((len(numbers),), sigma))
-            x, (skip, scale, reads) = (
-                x0 + sigma * noise,
-                (c.view(-1, 1, 1, 1, 1) for c in (c_skip, c_out, c_in)),
-            )
-            told = ids.expand(len(numbers), -1)
-            out = predict(svd.unet, modules, x * reads, concat, hint, c_noise, context, told, span)
-            wrong[i] += _error(skip * x + scale * out, x0)
+            c_skip, c_out, c_in, c_noise = scalings(torch.tensor(sigma))
+            x = x0 + sigma * noise
+            each = c_noise.expand(len(numbers))
+            out = predict(svd.unet, modules, c_in * x, concat, hint, each, context, told, span)
+            wrong[i] += _error(c_skip * x + c_out * out, x0)
     print(f"{args.clips} drawn clips of {t} frames at {args.size}x{args.size}: error over a cross-fade's")
     for sigma, error in zip(SIGMAS, wrong, strict=True):
         frames = ", ".join(f"{share:.2f}" for share in (error / faded).tolist())
@@ -82,10 +81,6 @@ def main() -> None:
 
 def _scene(number: int, frames: int, size: int) -> Tensor:
     return procedural_clip(torch.Generator().manual_seed(FIRST_SEED + number), frames, size, motion=MOTION)
-
-
-def _noise(number: int, like: Tensor) -> Tensor:
-    return torch.randn(like.shape, generator=torch.Generator().manual_seed(number))
 
 
 def _error(estimate: Tensor, truth: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ class ClipSource:
             return self._real(g, length)
         background = self._real(g, 1)[0] if torch.rand((), generator=g) < 0.5 else None
         height, width = self.config.height_width
+        # No draw where none is plain: such a configuration's clips do not depend on the setting.
         plain = self.config.plain and torch.rand((), generator=g) < self.config.plain
         contrast = PLAIN if plain else 1.0
         scene = procedural_clip(g, length, max(height, width), background, contrast=contrast)

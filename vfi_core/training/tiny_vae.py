@@ -27,8 +27,8 @@ from .run_state import digest, load_run, save_run
 from .schedule import warm_cosine
 
 LATENT_STD = 1 / 0.18215  # what SVD's samplers expect: scaled latents of unit variance
-COLOURS = ((0.8, 0.8, 0.8), (1.8, 0.0, -1.8), (-1.5, 3.0, -1.5))  # brightness and two colour differences,
-# of about unit variance in films and drawn scenes
+# Brightness and two colour differences, of about unit variance in films and drawn scenes.
+COLOURS = ((0.8, 0.8, 0.8), (1.8, 0.0, -1.8), (-1.5, 3.0, -1.5))
 
 
 @dataclass(frozen=True)
