@@ -16,7 +16,7 @@ from tests.svd.toys import toy_svd
 from tests.training.scenes import FORKED, opened, sequences
 from vfi_core.svd.pictures import embed, encode
 from vfi_core.training import pool as pools
-from vfi_core.training.pool import LatentPool, latent_pool
+from vfi_core.training.pool import ALONE, Crew, LatentPool, latent_pool
 
 CPU = torch.device("cpu")
 
@@ -37,10 +37,18 @@ def quiet(line: str) -> None:
 
 
 def made(
-    root: Path, out: Path, name: str = "pool", log=quiet, svd=None, frozen=True, augmentation=0.0, **settings
+    root: Path,
+    out: Path,
+    name: str = "pool",
+    log=quiet,
+    svd=None,
+    frozen=True,
+    augmentation=0.0,
+    crew=ALONE,
+    **settings,
 ):
     clips = opened(root, out, **{"frames": (3,), "pool": 12, "procedural": 0.3} | settings)
-    return latent_pool(svd or toy_svd(), clips, out / name, augmentation, frozen, log)
+    return latent_pool(svd or toy_svd(), clips, out / name, augmentation, frozen, log, crew)
 
 
 def bits(folder: Path) -> dict[str, bytes]:
@@ -141,6 +149,29 @@ def test_a_pool_of_other_settings_is_refused_by_the_setting_that_differs(data, t
         with pytest.raises(ValueError, match=f"was made with {name} = .* move it away to make it anew"):
             made(data, tmp_path, **{"pool": 4} | change)
     assert bits(tmp_path / "pool") == before
+
+
+def test_two_processes_share_the_files_and_make_the_pool_of_one(data, tmp_path):
+    made(data, tmp_path, "one", pool=20)
+    said: dict[int, list[str]] = {0: [], 1: []}
+
+    def second() -> None:  # the first one waits meanwhile
+        if not said[1]:
+            made(data, tmp_path, "two", said[1].append, crew=Crew(1, 2, lambda: None), pool=20)
+
+    made(data, tmp_path, "two", said[0].append, crew=Crew(0, 2, second), pool=20)
+    shares = [[line for line in said[rank] if line.startswith("encoding clips")] for rank in (0, 1)]
+    assert shares == [
+        ["encoding clips 0 to 7 of 20", "encoding clips 16 to 19 of 20"],
+        ["encoding clips 8 to 15 of 20"],
+    ]
+    assert bits(tmp_path / "two") == bits(tmp_path / "one")
+
+
+def test_a_process_makes_what_the_others_left_on_a_disk_of_their_own(data, tmp_path):
+    made(data, tmp_path, "one", pool=20)
+    pool = made(data, tmp_path, "two", crew=Crew(1, 2, lambda: None), pool=20)
+    assert len(pool) == 20 and bits(tmp_path / "two") == bits(tmp_path / "one")
 
 
 def test_a_pool_of_other_films_is_refused(data, tmp_path):

@@ -41,7 +41,7 @@ def start_accelerator(config: TrainConfig, device: torch.device, out: Path) -> A
         project_dir=out,
         kwargs_handlers=[
             DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-            InitProcessGroupKwargs(timeout=timedelta(days=2)),  # one process encodes the pool for all
+            InitProcessGroupKwargs(timeout=timedelta(days=2)),  # one may wait for another's pool
         ],
     )
     accelerator.gradient_accumulation_steps = 1  # ours are parts of one batch, whatever its own file says

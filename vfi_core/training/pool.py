@@ -82,6 +82,18 @@ class LatentPool:
 PER_CLIP = ("shown", "embeddings", "ends")
 
 
+@dataclass(frozen=True)
+class Crew:
+    """Which of how many processes this is, and how it waits for the others."""
+
+    rank: int
+    size: int
+    wait: Callable[[], None]
+
+
+ALONE = Crew(0, 1, lambda: None)
+
+
 @torch.no_grad()
 def latent_pool(
     svd: SVD,
@@ -90,12 +102,14 @@ def latent_pool(
     augmentation: float = 0.0,
     frozen: bool = True,
     log: Callable[[str], None] = print,
+    crew: Crew = ALONE,
 ) -> LatentPool:
     """The pool of ``clips.config.pool`` clips in ``folder``, encoded now as far as it is not there yet.
 
     frozen        the image encoder is frozen: its embeddings of the ends are kept, else the pictures
     augmentation  with a frozen one, the deviation of the noise on the pictures that the concat latent shows,
                   in -1..1, every clip's its own; who gets the pictures adds it, another in every step
+    crew          the processes that encode it together
     Raises ValueError for a folder of other settings, rather than train on stale latents, and where the disk
     has no room.
     """
@@ -107,15 +121,17 @@ def latent_pool(
     shards = Shards(folder, settings)
     plan = _Plan(clips)
     number = -(-config.pool // SHARD)
-    if missing := shards.missing(number):
-        encoder = _Encoder(svd, plan, augmentation, frozen)
-        _make_room(folder, [plan.clips(i) for i in missing], encoder, log)
-        steps = [step for i in missing for step in plan.steps(i)]
-        drawn = zip(steps, in_order(plan.draw, steps, config.workers), strict=True)
-        for i in missing:
-            log(f"encoding clips {plan.clips(i)[0]} to {plan.clips(i)[-1]} of {config.pool}")
-            parts = [encoder(step, clip) for step, clip in islice(drawn, len(plan.steps(i)))]
-            shards.write(i, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+    encoder = _Encoder(svd, plan, augmentation, frozen)
+    for mine in (range(crew.rank, number, crew.size), range(number)):
+        if missing := [i for i in shards.missing(number) if i in mine]:
+            _make_room(folder, [plan.clips(i) for i in missing], encoder, log)
+            steps = [step for i in missing for step in plan.steps(i)]
+            drawn = zip(steps, in_order(plan.draw, steps, config.workers), strict=True)
+            for i in missing:
+                log(f"encoding clips {plan.clips(i)[0]} to {plan.clips(i)[-1]} of {config.pool}")
+                parts = [encoder(step, clip) for step, clip in islice(drawn, len(plan.steps(i)))]
+                shards.write(i, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        crew.wait()  # then what is still missing: the others' share, where their disk is another
     return LatentPool([_Mapped(shards, i) for i in range(number)], config.reversal, shards.digest)
 
 

@@ -29,7 +29,7 @@ from .config import build as build_config
 from .config import read_toml
 from .denoiser import train_adapter, train_base
 from .launch import start_accelerator
-from .pool import latent_pool
+from .pool import Crew, latent_pool
 from .settings import PRECISIONS, TrainConfig, ValidationConfig
 from .tiny_vae import VAEConfig, train_vae
 from .trainable import preset
@@ -179,6 +179,10 @@ def _cache(clips: ClipsConfig, out: Path) -> Path:
     return Path(clips.cache) if clips.cache else out
 
 
+def _crew(accelerator: Accelerator) -> Crew:
+    return Crew(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
+
+
 def _vae(recipe: VAERecipe, clips: ClipSource, out: Path, device: torch.device, say: Say) -> Path:
     start = None if recipe.start is None else _vae_weights(recipe.start)
     vae = train_vae(recipe.vae, clips, out, device, say, start).half().float()
@@ -227,8 +231,8 @@ def _base(
             raise ValueError(f"{recipe.start} does not have the dimensions of [model] ({first})") from error
     svd.name = "tiny_svd"
     training = {name: recipe.model[name] for name in ("frames", "fps", "motion_bucket_id", "augmentation")}
-    with accelerator.main_process_first():
-        pool = latent_pool(svd, clips, _cache(recipe.clips, out) / "pool", frozen=False, log=say)
+    folder = _cache(recipe.clips, out) / "pool"
+    pool = latent_pool(svd, clips, folder, frozen=False, log=say, crew=_crew(accelerator))
     train_base(svd, pool, recipe.train, training, out, say, recipe.validation, accelerator)
     path = out / "tiny_svd.safetensors"
     if accelerator.is_main_process:
@@ -255,8 +259,8 @@ def _adapter(
         "data": f"{c.pool} clips of {clips.root.name}, {c.procedural:.0%} procedural",
         "licence": recipe.licence,
     }
-    with accelerator.main_process_first():
-        pool = latent_pool(svd, clips, _cache(c, out) / "pool", training["augmentation"], log=say)
+    folder = _cache(c, out) / "pool"
+    pool = latent_pool(svd, clips, folder, training["augmentation"], log=say, crew=_crew(accelerator))
     adapter = train_adapter(
         svd, options, pool, recipe.train, training, out, say, start, recipe.validation, accelerator
     )
