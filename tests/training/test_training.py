@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention_processor import AttnProcessor2_0
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -32,6 +33,7 @@ from vfi_core.training.pool import LatentPool
 from vfi_core.training.recipes import VAERecipe, _vae_weights
 from vfi_core.training.rows import read_rows
 from vfi_core.training.settings import TrainConfig
+from vfi_core.training.short_attention import SHORT, short_attention
 from vfi_core.training.tiny_vae import (
     LATENT_STD,
     VAEConfig,
@@ -69,6 +71,31 @@ def test_autocast_trains_and_keeps_the_weights_in_float32(tmp_path):
     assert {t.dtype for t in adapter.tensors.values()} == {torch.float32}
     assert adapter.tensors["encoder.out.0.weight"].abs().max() > 0
     assert adapter.training["base_dimensions"]["cross_attention_dim"] == 32
+
+
+@torch.no_grad()
+def test_plain_products_over_few_tokens_compute_what_the_layers_own_kernels_do(monkeypatch):
+    unet = toy_svd().unet
+    own = dict(unet.attn_processors)
+    lengths = set()  # of what the own kernels saw
+    kernel = AttnProcessor2_0.__call__
+
+    def watched(self, attn, hidden, *args, **kwargs):
+        lengths.add(hidden.shape[1])
+        return kernel(self, attn, hidden, *args, **kwargs)
+
+    monkeypatch.setattr(AttnProcessor2_0, "__call__", watched)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 7, 8, 16, 16, generator=g)  # 256 tokens on the finest level, 64 on the next
+    context, ids = torch.randn(1, 1, 32, generator=g), torch.zeros(1, 3)
+    before = unet(x, 1.0, context, added_time_ids=ids).sample
+    assert min(lengths) <= SHORT
+    lengths.clear()
+    with short_attention(unet, None):
+        plain = unet(x, 1.0, context, added_time_ids=ids).sample
+    assert unet.attn_processors == own
+    assert lengths == {256}
+    assert torch.allclose(plain, before, atol=2e-5)
 
 
 def loss_of(svd, modules, options, batch, law, seed):
