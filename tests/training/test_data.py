@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,22 @@ def test_plain_scenes_have_flatter_surfaces_and_a_pool_of_their_own(tmp_path):
         for n, p in (("a", 0.0), ("b", 1.0))
     ]
     assert drawn[0].fingerprint != drawn[1].fingerprint  # so a pool of the one is no pool of the other
+
+
+class Unread:
+    """Windows of films that nobody may draw."""
+
+    def draw(self, g: torch.Generator, length: int) -> torch.Tensor:
+        raise AssertionError("a film was read")
+
+
+def test_a_plain_scene_reads_no_film_and_stands_still_without_motion(tmp_path):
+    root = videos(tmp_path / "a")
+    settings = {"procedural": 1.0, "plain": 1.0}
+    still = replace(opened(root, tmp_path / "b", **settings, motion=0.0), windows=Unread()).draw(1, 0, 8, 3)
+    moved = replace(opened(root, tmp_path / "b", **settings), windows=Unread()).draw(1, 0, 8, 3)
+    assert all(torch.equal(still[:, 0], still[:, i]) for i in (1, 2))
+    assert not torch.equal(moved[:, 0], moved[:, 2])
 
 
 def test_vimeo_is_found_around_its_folder_and_its_test_half_is_never_read(tmp_path):

@@ -67,12 +67,13 @@ class ClipSource:
     def _one(self, g: torch.Generator, length: int) -> Tensor:
         if torch.rand((), generator=g) >= self.config.procedural:
             return self._real(g, length)
-        background = self._real(g, 1)[0] if torch.rand((), generator=g) < 0.5 else None
-        height, width = self.config.height_width
         # No draw where none is plain: such a configuration's clips do not depend on the setting.
         plain = self.config.plain and torch.rand((), generator=g) < self.config.plain
-        contrast = PLAIN if plain else 1.0
-        scene = procedural_clip(g, length, max(height, width), background, contrast=contrast)
+        photographed = torch.rand((), generator=g) < 0.5 and not plain
+        background = self._real(g, 1)[0] if photographed else None
+        height, width = self.config.height_width
+        size, motion, contrast = max(height, width), self.config.motion, PLAIN if plain else 1.0
+        scene = procedural_clip(g, length, size, background, motion, contrast)
         return _middle(scene, height, width)
 
     def _real(self, g: torch.Generator, length: int) -> Tensor:

@@ -20,7 +20,8 @@ class ClipsConfig:
     skip_cuts, skip_held  leave out windows across a cut, and those in which time stands still or stumbles;
                      windows.json is taken at its word in both, and has strides of its own
     procedural       share of procedural clips; half of them pan over a still of a real film
-    plain            share of the procedural clips whose surfaces are near one colour, as drawn pictures are
+    plain            share of the procedural clips like drawn pictures: surfaces near one colour, no still
+    motion           scales the procedural clips' paths; at 1 a shape moves up to two thirds of the frame
     max_corrupt      share of the films that may be damaged and skipped
     workers          processes that read films and draw clips ahead; what they draw does not depend on it
     cache            folder of the index and the encoded clips, for several runs; the run's own if empty
@@ -39,6 +40,7 @@ class ClipsConfig:
     skip_held: bool = True
     procedural: float = 0.0
     plain: float = 0.0
+    motion: float = 1.0
     max_corrupt: float = 0.5
     pool: int = 4000
     seed: int = 1
@@ -60,6 +62,7 @@ class ClipsConfig:
             ("favour_motion", 0, 8),
             ("procedural", 0, 1),
             ("plain", 0, 1),
+            ("motion", 0, 2),
             ("max_corrupt", 0, 1),
             ("pool", 1, 10**9),
             ("workers", 0, 1024),
