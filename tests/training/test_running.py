@@ -24,7 +24,9 @@ def test_accumulated_parts_are_one_step(tmp_path):
     whole = train(tmp_path / "whole", config)
     parts = train(tmp_path / "parts", dataclasses.replace(config, accumulate=2))
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-6)
-    assert all(torch.allclose(whole.tensors[k], parts.tensors[k], atol=1e-4) for k in whole.tensors)
+    off = torch.cat([(whole.tensors[k] - parts.tensors[k]).abs().flatten() for k in whole.tensors])
+    # AdamW's first step goes by a gradient's sign, which rounding turns where it is near zero.
+    assert off.max() <= 2 * config.lr and off.mean() < 1e-8
 
 
 @pytest.mark.parametrize("name", PRESETS)
