@@ -54,7 +54,8 @@ class KeyframeAttention(nn.Module):
         """z [b, t, s, c] -> [b, t, s, c]. K and V are computed once per clip."""
         b, t, s, _ = z.shape
         normed = self.norm(z)
-        ends = normed[:, [span.first, span.last]]  # [b, 2, s, c]
+        # Not by a list of indices: that is a copy to the GPU, which no CUDA graph can record.
+        ends = torch.stack([normed[:, span.first], normed[:, span.last]], dim=1)  # [b, 2, s, c]
         if self.pool > 1:
             height, width = span.positions_of(s)
             ends = rearrange(ends, "b k (h w) c -> (b k) c h w", h=height, w=width)
