@@ -25,6 +25,7 @@ from ..config import CONFIG_KEY, FULL_SIZE, SVDConfig
 from ..dialect import PREFIXES, to_diffusers, to_single_file
 from ..files import read_header, weight_files, write_safetensors
 from ..kinds import PARTS, PICKLES, kind, refuse_other_formats
+from .over_time import convolve_over_time
 
 WANTED = kind([prefix + "time_stack." for prefix in PARTS.values()], {})
 UNET_EPS = 1e-5  # ComfyUI's and Stability's; diffusers' ResNets say 1e-6, which moves the output by 1.2e-4
@@ -57,6 +58,7 @@ def build(config: SVDConfig, dtype: torch.dtype = torch.float32, device: str | t
     for model in (unet, vae, image_encoder):
         # diffusers' own `to` logs a warning about nothing; its mix factors ignored the device above.
         nn.Module.to(model, device, dtype).eval().requires_grad_(False)
+        convolve_over_time(model)
     return SVD(unet, vae, image_encoder, config, "random weights")
 
 
