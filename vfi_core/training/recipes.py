@@ -28,11 +28,34 @@ from .clips_config import ClipsConfig
 from .config import build as build_config
 from .config import read_toml
 from .denoiser import train_adapter, train_base
+from .estimates import FilmEstimates
 from .launch import start_accelerator
 from .pool import Crew, latent_pool
 from .settings import PRECISIONS, TrainConfig, ValidationConfig
 from .tiny_vae import VAEConfig, train_vae
 from .trainable import preset
+
+
+@dataclass(frozen=True)
+class EstimatesConfig:
+    """`[estimates]` of a decoder's training: it learns from what a base makes of noised clips, see
+    `estimates.FilmEstimates`.
+
+    base, adapter  files; ``base`` empty for none of it
+    share          of the clips that are estimated; the others' latents are the encoder's
+    levels         lowest and highest noise level
+    """
+
+    base: str = ""
+    adapter: str = ""
+    share: float = 0.7
+    levels: tuple[float, ...] = (1.0, 12.0)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share is {self.share}; use 0 to 1")
+        if len(self.levels) != 2 or not 0 < self.levels[0] <= self.levels[1]:
+            raise ValueError(f"levels is {list(self.levels)}; use [lowest, highest], above 0")
 
 
 @dataclass(frozen=True)
@@ -44,12 +67,15 @@ class VAERecipe:
     clips: ClipsConfig
     vae: VAEConfig = field(default_factory=VAEConfig)
     start: str | None = None  # a vae.safetensors of the same widths to begin from, or `tiny`, the bundled one
+    estimates: EstimatesConfig = field(default_factory=EstimatesConfig)
 
     def __post_init__(self) -> None:
         if self.vae.freeze_encoder and self.start is None:
             raise ValueError(
                 "freeze_encoder keeps an encoder that was never trained; give start, a finished VAE"
             )
+        if self.estimates.base and not self.vae.freeze_encoder:
+            raise ValueError("[estimates] trains a decoder on a finished base's latents; set freeze_encoder")
 
 
 @dataclass(frozen=True)
@@ -185,7 +211,13 @@ def _crew(accelerator: Accelerator) -> Crew:
 
 def _vae(recipe: VAERecipe, clips: ClipSource, out: Path, device: torch.device, say: Say) -> Path:
     start = None if recipe.start is None else _vae_weights(recipe.start)
-    vae = train_vae(recipe.vae, clips, out, device, say, start).half().float()
+    estimates = None
+    if (made := recipe.estimates).base:
+        svd = load_svd(TINY if made.base == "tiny" else made.base)
+        adapter = load_adapter(Path(made.adapter)) if made.adapter else None
+        low, high = made.levels
+        estimates = FilmEstimates(svd, adapter, clips, made.share, (low, high))
+    vae = train_vae(recipe.vae, clips, out, device, say, start, estimates).half().float()
     path = out / "vae.safetensors"
     described = {"format": "svd-vfi-vae/1", "vae": json.dumps(dataclasses.asdict(recipe.vae))}
     write_safetensors(path, vae.state_dict(), described)

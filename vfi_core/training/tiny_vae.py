@@ -13,9 +13,10 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,14 @@ from .schedule import warm_cosine
 LATENT_STD = 1 / 0.18215  # what SVD's samplers expect: scaled latents of unit variance
 # Brightness and two colour differences, of about unit variance in films and drawn scenes.
 COLOURS = ((0.8, 0.8, 0.8), (1.8, 0.0, -1.8), (-1.5, 3.0, -1.5))
+
+
+class Estimates(Protocol):
+    """See `estimates.FilmEstimates`; its repr tells it from others."""
+
+    def ahead(self, steps: Sequence[int], config: VAEConfig) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Each step's pictures [b t, 3, H, W] in -1..1, the latents to decode [b t, 4, h, w], and t."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,10 @@ class VAEConfig:
     precision: str = "float32"  # bfloat16: half the time on a processor with matrix instructions for it
     seed: int = 1
     save_every: int = 200
+
+    def whole(self, step: int) -> bool:
+        """Whether a step is of the second part."""
+        return step >= self.whole_from * self.steps
 
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bfloat16"):
@@ -131,10 +144,12 @@ def train_vae(
     device: torch.device,
     log: Callable[[str], None] = print,
     start: Mapping[str, Tensor] | None = None,
+    estimates: Estimates | None = None,
 ) -> AutoencoderKLTemporalDecoder:
     """Train (or go on training) under ``out`` and return the averaged VAE with latents of SVD's scale.
 
-    start  the weights of a VAE trained on smaller pictures, to begin from instead of from scratch
+    start      the weights of a VAE trained on smaller pictures, to begin from instead of from scratch
+    estimates  where a decoder learns from what a base makes of noised clips, in place of its encoder's latents
     """
     torch.manual_seed(config.seed)
     vae = build_vae(config).to(device)
@@ -151,38 +166,39 @@ def train_vae(
     named = {"vae": vae, "average": average, "critic": critic}
     state = {f"{n}.{k}": v for n, module in named.items() for k, v in module.state_dict().items()}
     optimisers = {"vae": optimiser, "critic": critic_optimiser}
-    path, fingerprint = out / "run.safetensors", repr((config, clips.fingerprint, digest(vae)))
+    path, fingerprint = out / "run.safetensors", repr((config, clips.fingerprint, digest(vae), estimates))
     first = load_run(path, state, optimisers, fingerprint)
+    estimated = iter(()) if estimates is None else estimates.ahead(range(first, config.steps), config)
 
     began, errors = time.time(), []
     for step in range(first, config.steps):
         g = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        whole = step >= config.whole_from * config.steps
-        if whole:
-            clip = clips.draw(config.seed, step, config.clips, config.frames).to(device)  # [b, t, 3, H, W]
-        else:
-            clip = clips.draw(config.seed, step, config.crop_clips, config.crop_frames).to(device)
-            clip = _crop(clip, config.crop, g)
-        real = clip.flatten(0, 1)
+        if estimates is None:
+            real, t = _pictures(config, clips, step, g, device)
         for group in optimiser.param_groups:
             group["lr"] = config.lr * warm_cosine(step, config.steps, 100)
 
         with autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            posterior = vae.encode(real).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=g).to(device)
-            latents = posterior.mean + posterior.std * noise
-            colours = posterior.mean[:, :3].float() / LATENT_STD - mean_colours(real)
+            held = torch.zeros((), device=device)  # what holds the latents where they are wanted
+            if estimates is not None:
+                real, latents, t = (x if isinstance(x, int) else x.to(device) for x in next(estimated))
+            else:
+                posterior = vae.encode(real).latent_dist
+                noise = torch.randn(posterior.mean.shape, generator=g).to(device)
+                latents = posterior.mean + posterior.std * noise
+                colours = posterior.mean[:, :3].float() / LATENT_STD - mean_colours(real)
+                held = config.kl_weight * posterior.kl().sum() / real.shape[0]
+                held = held + config.colour_weight * colours.pow(2).mean()
             if config.moved:
-                latents, real = moved_alike(latents, real, clip.shape[1], config.moved, g)
+                latents, real = moved_alike(latents, real, t, config.moved, g)
             if config.latent_noise:
                 latents = latents + noise_on(latents, config.latent_noise, g)
-            decoded = vae.decode(latents, num_frames=clip.shape[1]).sample.float()
+            decoded = vae.decode(latents, num_frames=t).sample.float()
         loss = (decoded - real).pow(2).mean() + config.l1_weight * (decoded - real).abs().mean()
         if step >= config.sharp_from * config.steps:
             edges = (image_gradients(decoded) - image_gradients(real)).abs().mean()
             loss = loss + config.gradient_weight * edges
-        loss = loss + config.kl_weight * posterior.kl().sum() / real.shape[0]
-        loss = loss + config.colour_weight * colours.pow(2).mean()
+        loss = loss + held
         judged = step >= config.judged_from * config.steps
         if judged:
             critic.requires_grad_(False)
@@ -212,6 +228,18 @@ def train_vae(
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             save_run(path, step + 1, state, optimisers, fingerprint)
     return average if config.freeze_encoder else normalise_latents(average, clips, config, device)
+
+
+def _pictures(
+    config: VAEConfig, clips: ClipSource, step: int, g: torch.Generator, device: torch.device
+) -> tuple[Tensor, int]:
+    """([b t, 3, H, W] in -1..1, t) of a step."""
+    if config.whole(step):
+        clip = clips.draw(config.seed, step, config.clips, config.frames).to(device)
+    else:
+        clip = clips.draw(config.seed, step, config.crop_clips, config.crop_frames).to(device)
+        clip = _crop(clip, config.crop, g)
+    return clip.flatten(0, 1), clip.shape[1]
 
 
 def noise_on(latents: Tensor, most: float, g: torch.Generator) -> Tensor:
