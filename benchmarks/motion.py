@@ -21,14 +21,12 @@ import torch
 from torch import Tensor
 
 from vfi_core.adapter import load_adapter
-from vfi_core.clipspan import ClipSpan
-from vfi_core.edm import scalings
-from vfi_core.keyframes import Keyframes, concat_latent
 from vfi_core.samplers import clip_noise
-from vfi_core.svd.adapted import load_modules, predict
+from vfi_core.svd.adapted import load_modules
 from vfi_core.svd.load import load_svd
 from vfi_core.svd.pictures import embed, encode
 from vfi_core.tiny import ADAPTERS, TINY
+from vfi_core.training.estimates import estimate_clip
 from vfi_core.training.procedural import procedural_clip
 
 SIGMAS = (100.0, 60.0, 20.0, 8.0, 3.0, 1.0, 0.3)
@@ -48,9 +46,6 @@ def main() -> None:
     modules = load_modules(svd.unet, adapter) if adapter else None
     shown = adapter.options.concat_latent if adapter else "nearest"
     t = int(svd.config["frames"])
-    ids = torch.tensor(
-        [[svd.config["fps"] - 1.0, svd.config["motion_bucket_id"], svd.config["augmentation"]]]
-    )
 
     wrong, faded = torch.zeros(len(SIGMAS), t - 2), torch.zeros(t - 2)
     for first in range(0, args.clips, AT_ONCE):
@@ -58,21 +53,12 @@ def main() -> None:
         clips = torch.stack([_scene(number, t, args.size) for number in numbers])  # [b, t, 3, H, W]
         latents = encode(svd, clips.flatten(0, 1)).unflatten(0, (-1, t))
         context = embed(svd.image_encoder, clips[:, 0]).unsqueeze(1)
-        keyframes = latents[:, [0, -1]]
-        hint = Keyframes(keyframes, (0, t - 1), t).hint
-        concat = concat_latent(keyframes, (0, t - 1), t, shown)
-        x0 = latents * svd.vae.config["scaling_factor"]
         way = torch.linspace(0, 1, t).view(-1, 1, 1, 1)
-        faded += _error(torch.lerp(x0[:, :1], x0[:, -1:], way), x0)
-        span = ClipSpan(t, 0, t - 1, *latents.shape[-2:])
+        faded += _error(torch.lerp(latents[:, :1], latents[:, -1:], way), latents)
         noise = torch.stack([clip_noise(t, *latents.shape[-2:], seed=number) for number in numbers])
-        told = ids.expand(len(numbers), -1)
-        for i, sigma in enumerate(SIGMAS):
-            c_skip, c_out, c_in, c_noise = scalings(torch.tensor(sigma))
-            x = x0 + sigma * noise
-            each = c_noise.expand(len(numbers))
-            out = predict(svd.unet, modules, c_in * x, concat, hint, each, context, told, span)
-            wrong[i] += _error(c_skip * x + c_out * out, x0)
+        for i, level in enumerate(SIGMAS):
+            sigma = torch.full((len(numbers),), level)
+            wrong[i] += _error(estimate_clip(svd, modules, shown, latents, context, sigma, noise), latents)
     print(f"{args.clips} drawn clips of {t} frames at {args.size}x{args.size}: error over a cross-fade's")
     for sigma, error in zip(SIGMAS, wrong, strict=True):
         frames = ", ".join(f"{share:.2f}" for share in (error / faded).tolist())

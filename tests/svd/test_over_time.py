@@ -1,4 +1,4 @@
-"""Law: a convolution over time alone gives the same numbers the faster way, and keeps its name and weights."""
+"""A convolution over time alone gives the same numbers the faster way, and keeps its name and weights."""
 
 from __future__ import annotations
 

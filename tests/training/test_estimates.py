@@ -1,4 +1,4 @@
-"""A decoder that learns from a base's estimates is shown what the sampler will show it, the same to the last bit."""
+"""A decoder learns from a base's estimates, the same to the last bit whoever makes them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class Shades:
         return pictures.unflatten(0, (batch, 1)) * way
 
 
-def estimates(share: float = 1.0, levels: tuple[float, float] = (1.0, 12.0), workers: int = 0) -> FilmEstimates:
+def estimates(
+    share: float = 1.0, levels: tuple[float, float] = (1.0, 12.0), workers: int = 0
+) -> FilmEstimates:
     return FilmEstimates(toy_svd(), None, Shades(workers), share, levels)
 
 
@@ -118,6 +120,12 @@ def test_a_decoder_learns_from_estimates_and_its_encoder_stays(tmp_path):
     assert changed and all(name.startswith("decoder.") for name in changed)
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_goes_on_with_the_same_estimates_alone():
+    one, again, shares, levels = estimates(), estimates(), estimates(0.5), estimates(levels=(1.0, 2.0))
+    other = FilmEstimates(toy_svd(1), None, Shades(), 1.0, (1.0, 12.0))
+    assert repr(one) == repr(again) and len({repr(e) for e in (one, shares, levels, other)}) == 4
 
 
 @pytest.mark.parametrize(

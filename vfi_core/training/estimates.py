@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,12 +20,42 @@ from ..adapter import Adapter
 from ..clipspan import ClipSpan
 from ..edm import scalings
 from ..keyframes import Keyframes, concat_latent
-from ..svd.adapted import load_modules, predict
+from ..svd.adapted import Modules, load_modules, predict
 from ..svd.load import SVD
 from ..svd.pictures import embed, encode
 from .clips import ClipSource
 from .ordered import in_order
+from .run_state import digest
 from .tiny_vae import VAEConfig
+
+
+def estimate_clip(
+    svd: SVD,
+    modules: Modules | None,
+    shown: str,
+    latents: Tensor,
+    context: Tensor,
+    sigma: Tensor,
+    noise: Tensor,
+) -> Tensor:
+    """A single call's estimate of noised latents, both keyframes known; unscaled [b, t, 4, h, w], both.
+
+    shown    how the concat latent shows the keyframes, see `keyframes.concat_latent`
+    context  [b, 1, c] of the first picture
+    sigma    [b], of ``noise`` [b, t, 4, h, w] of unit variance on the scaled latents
+    """
+    b, t = latents.shape[:2]
+    scale = svd.vae.config["scaling_factor"]
+    c_skip, c_out, c_in, c_noise = scalings(sigma.view(-1, 1, 1, 1, 1))
+    x = latents * scale + sigma.view(-1, 1, 1, 1, 1) * noise
+    keyframes = latents[:, [0, -1]]
+    hint = Keyframes(keyframes, (0, t - 1), t).hint
+    concat = concat_latent(keyframes, (0, t - 1), t, shown)
+    ids = [svd.config["fps"] - 1, svd.config["motion_bucket_id"], svd.config["augmentation"]]
+    ids = torch.tensor([ids]).float().expand(b, -1)
+    span = ClipSpan(t, 0, t - 1, *latents.shape[-2:])
+    out = predict(svd.unet, modules, c_in * x, concat, hint, c_noise.flatten(), context, ids, span)
+    return (c_skip * x + c_out * out) / scale
 
 
 @dataclass(frozen=True)
@@ -41,9 +72,14 @@ class FilmEstimates:
     share: float
     levels: tuple[float, float]
 
+    @cached_property
+    def modules(self) -> Modules | None:
+        return load_modules(self.svd.unet, self.adapter) if self.adapter else None
+
     def __repr__(self) -> str:
-        names = (self.svd.name, self.adapter and self.adapter.name, self.share, self.levels)
-        return f"estimates {names}"
+        """What tells a run on these from a run on others."""
+        weights = [self.svd.unet] + ([self.modules] if self.modules else [])
+        return f"estimates {digest(*weights)} {self.share} {self.levels}"
 
     def ahead(self, steps: Sequence[int], config: VAEConfig) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Each step's pictures [b t, 3, H, W] in -1..1, the latents to decode [b t, 4, h, w], and t; made by
@@ -58,23 +94,13 @@ class FilmEstimates:
         """Latents [b, t, 4, h, w], unscaled, of clips [b, t, 3, H, W] in -1..1."""
         svd, (b, t) = self.svd, clips.shape[:2]
         latents = encode(svd, clips.flatten(0, 1), at_once=b * t).unflatten(0, (b, t))
-        x0 = latents * svd.vae.config["scaling_factor"]
         low, high = (math.log(level) for level in self.levels)
         sigma = (low + (high - low) * torch.rand(b, generator=g)).exp()
-        c_skip, c_out, c_in, c_noise = (c.view(-1, 1, 1, 1, 1) for c in scalings(sigma))
-        x = x0 + sigma.view(-1, 1, 1, 1, 1) * torch.randn(x0.shape, generator=g)
-        modules = load_modules(svd.unet, self.adapter) if self.adapter else None
+        noise = torch.randn(latents.shape, generator=g)
         shown = self.adapter.options.concat_latent if self.adapter else "nearest"
-        keyframes = latents[:, [0, -1]]
-        hint = Keyframes(keyframes, (0, t - 1), t).hint
-        concat = concat_latent(keyframes, (0, t - 1), t, shown)
         context = embed(svd.image_encoder, clips[:, 0]).unsqueeze(1)
-        ids = [svd.config["fps"] - 1, svd.config["motion_bucket_id"], svd.config["augmentation"]]
-        ids = torch.tensor([ids]).float().expand(b, -1)
-        span = ClipSpan(t, 0, t - 1, *latents.shape[-2:])
-        out = predict(svd.unet, modules, c_in * x, concat, hint, c_noise.flatten(), context, ids, span)
-        estimate = (c_skip * x + c_out * out) / svd.vae.config["scaling_factor"]
-        estimate[:, [0, -1]] = keyframes  # as the sampler does
+        estimate = estimate_clip(svd, self.modules, shown, latents, context, sigma, noise)
+        estimate[:, [0, -1]] = latents[:, [0, -1]]  # as the sampler does
         kept = torch.rand(b, generator=g) >= self.share
         return torch.where(kept.view(-1, 1, 1, 1, 1), latents, estimate)
 

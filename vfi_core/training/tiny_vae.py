@@ -149,7 +149,7 @@ def train_vae(
     """Train (or go on training) under ``out`` and return the averaged VAE with latents of SVD's scale.
 
     start      the weights of a VAE trained on smaller pictures, to begin from instead of from scratch
-    estimates  where a decoder learns from what a base makes of noised clips, in place of its encoder's latents
+    estimates  what a decoder learns from in place of its encoder's latents: a base's, of noised clips
     """
     torch.manual_seed(config.seed)
     vae = build_vae(config).to(device)
