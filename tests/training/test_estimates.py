@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,33 +14,14 @@ from torch import Tensor
 
 from tests.svd.toys import toy_svd
 from tests.training.scenes import FORKED
-from tests.training.toy_run import quiet
+from tests.training.toy_run import Shades, quiet
 from vfi_core.svd.pictures import encode
 from vfi_core.training.clips_config import ClipsConfig
-from vfi_core.training.estimates import FilmEstimates
+from vfi_core.training.estimates import FilmEstimates, check_encoder
 from vfi_core.training.recipes import EstimatesConfig, VAERecipe
 from vfi_core.training.tiny_vae import VAEConfig, build_vae, train_vae
 
 FROZEN: dict[str, Any] = {"freeze_encoder": True, "crop_clips": 2, "crop_frames": 3, "clips": 1, "frames": 5}
-
-
-@dataclass(frozen=True)
-class Shades:
-    """Clips that brighten, from a seed."""
-
-    workers: int = 0
-    fingerprint: str = "shades"
-
-    @property
-    def config(self) -> SimpleNamespace:
-        return SimpleNamespace(workers=self.workers)
-
-    def draw(self, seed: int, step: int, batch: int, frames: int) -> Tensor:
-        g = torch.Generator().manual_seed(1000 * seed + step)
-        coarse = torch.rand(batch, 1, 3, 8, 8, generator=g) * 2 - 1
-        pictures = torch.nn.functional.interpolate(coarse.flatten(0, 1), (64, 64), mode="bilinear")
-        way = torch.linspace(0.3, 1, frames).view(1, -1, 1, 1, 1)
-        return pictures.unflatten(0, (batch, 1)) * way
 
 
 def estimates(
@@ -75,8 +54,9 @@ def test_at_hardly_any_noise_the_estimate_is_the_truth():
 
 
 @FORKED
-def test_what_is_made_does_not_depend_on_who_makes_it_or_where_a_run_goes_on():
-    config = VAEConfig(steps=4, whole_from=0.5, crop=32, **FROZEN)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_made_does_not_depend_on_who_makes_it_or_where_a_run_goes_on(precision: str):
+    config = VAEConfig(steps=4, whole_from=0.5, crop=32, precision=precision, **FROZEN)
     alone = list(estimates(0.5).ahead(range(4), config))
     by_a_worker = list(estimates(0.5, workers=1).ahead(range(4), config))
     later = list(estimates(0.5).ahead(range(2, 4), config))
@@ -122,7 +102,7 @@ def test_a_decoder_learns_from_estimates_and_its_encoder_stays(tmp_path):
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_run_goes_on_with_the_same_estimates_alone():
+def test_other_estimates_are_another_run():
     one, again, shares, levels = estimates(), estimates(), estimates(0.5), estimates(levels=(1.0, 2.0))
     other = FilmEstimates(toy_svd(1), None, Shades(), 1.0, (1.0, 12.0))
     assert repr(one) == repr(again) and len({repr(e) for e in (one, shares, levels, other)}) == 4
@@ -141,6 +121,40 @@ def test_what_cannot_be_is_refused_in_a_sentence(given: dict[str, Any], why: str
         EstimatesConfig(**given)
 
 
-def test_estimates_want_an_encoder_that_stays():
+def test_estimates_want_an_encoder_that_stays_and_room_for_their_crops():
+    tiny = EstimatesConfig(base="tiny")
     with pytest.raises(ValueError, match="set freeze_encoder"):
-        VAERecipe(ClipsConfig(), VAEConfig(), estimates=EstimatesConfig(base="tiny"))
+        VAERecipe(ClipsConfig(), VAEConfig(), estimates=tiny)
+    with pytest.raises(ValueError, match="crops 3 frames of 60 pixels out of clips of 5 of 64"):
+        VAERecipe(ClipsConfig(size=(64,)), VAEConfig(crop=60, **FROZEN), "vae.safetensors", tiny)
+
+
+def test_a_decoder_of_other_latents_is_refused():
+    svd = toy_svd()
+    weights = svd.vae.state_dict()
+    check_encoder(svd, weights | {"decoder.conv_in.bias": weights["decoder.conv_in.bias"] + 1}, "decoder")
+    with pytest.raises(ValueError, match="other has another encoder than .*freeze_encoder"):
+        check_encoder(svd, toy_svd(1).vae.state_dict(), "other")
+    with pytest.raises(ValueError, match="wide does not have the widths .*decoder.conv_in.bias"):
+        check_encoder(svd, weights | {"decoder.conv_in.bias": torch.zeros(3)}, "wide")
+
+
+def test_a_clip_s_noise_level_does_not_follow_from_the_clip():
+    class Kinds(Shades):
+        """Dark or light by its generator's first number, as a clip is drawn or filmed by it."""
+
+        def draw(self, seed: int, step: int, batch: int, frames: int) -> Tensor:
+            light = torch.rand((), generator=torch.Generator().manual_seed(seed * 1_000_003 + step)) < 0.5
+            return torch.full((batch, frames, 3, 64, 64), 0.5 if light else -0.5)
+
+    class Levels(FilmEstimates):
+        def estimate(self, clips: Tensor, g: torch.Generator) -> Tensor:
+            seen.append((clips.mean().item() > 0, torch.rand((), generator=g).item()))
+            return torch.zeros(*clips.shape[:2], 4, 8, 8)
+
+    seen: list[tuple[bool, float]] = []
+    config = VAEConfig(steps=200, whole_from=0.0, **FROZEN)
+    list(Levels(toy_svd(), None, Kinds(), 1.0, (1.0, 12.0)).ahead(range(200), config))
+    light, dark = ([number for is_light, number in seen if is_light is kind] for kind in (True, False))
+    # Two halves of 200 even numbers: their means lie 0.04 apart by chance, 0.5 where one decides the other.
+    assert abs(sum(light) / len(light) - sum(dark) / len(dark)) < 0.2

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tests.svd.toys import toy_svd
 from vfi_core.adapter import PRESETS, Adapter
@@ -18,6 +21,25 @@ from vfi_core.training.rows import read_rows
 from vfi_core.training.settings import TrainConfig
 
 TRAINING = {"frames": 5, "fps": 7, "motion_bucket_id": 127, "augmentation": 0.0, "size": [64, 64]}
+
+
+@dataclass(frozen=True)
+class Shades:
+    """Clips that brighten, from a seed."""
+
+    workers: int = 0
+    fingerprint: str = "shades"
+
+    @property
+    def config(self) -> SimpleNamespace:
+        return SimpleNamespace(workers=self.workers)
+
+    def draw(self, seed: int, step: int, batch: int, frames: int) -> Tensor:
+        g = torch.Generator().manual_seed(1000 * seed + step)
+        coarse = torch.rand(batch, 1, 3, 8, 8, generator=g) * 2 - 1
+        pictures = torch.nn.functional.interpolate(coarse.flatten(0, 1), (64, 64), mode="bilinear")
+        way = torch.linspace(0.3, 1, frames).view(1, -1, 1, 1, 1)
+        return pictures.unflatten(0, (batch, 1)) * way
 
 
 def pool() -> LatentPool:

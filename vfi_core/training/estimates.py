@@ -7,8 +7,9 @@ Legend: b clips, t frames, H W pixels, h w latent.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,10 +53,31 @@ def estimate_clip(
     hint = Keyframes(keyframes, (0, t - 1), t).hint
     concat = concat_latent(keyframes, (0, t - 1), t, shown)
     ids = [svd.config["fps"] - 1, svd.config["motion_bucket_id"], svd.config["augmentation"]]
-    ids = torch.tensor([ids]).float().expand(b, -1)
+    ids = latents.new_tensor([ids]).expand(b, -1)
     span = ClipSpan(t, 0, t - 1, *latents.shape[-2:])
     out = predict(svd.unet, modules, c_in * x, concat, hint, c_noise.flatten(), context, ids, span)
     return (c_skip * x + c_out * out) / scale
+
+
+@torch.no_grad()
+def check_encoder(svd: SVD, vae: Mapping[str, Tensor], name: str) -> None:
+    """Raises ValueError for a VAE of other widths than the base's, or whose encoder makes other latents: its
+    decoder would learn from, or be given, latents that are not its own.
+    """
+    own = svd.vae.state_dict()
+    differ = [k for k in sorted({*own, *vae}) if k not in own or k not in vae or own[k].shape != vae[k].shape]
+    if differ:
+        raise ValueError(f"{name} does not have the widths of the VAE of {svd.name} ({differ[0]})")
+    other = copy.deepcopy(svd)
+    other.vae.load_state_dict(vae)
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    latents, others = encode(svd, picture), encode(other, picture)
+    apart = ((others - latents).abs().max() / latents.abs().max()).item()
+    if apart > 1e-2:  # float16 and a quant_conv folded into its neighbour are 1e-3
+        raise ValueError(
+            f"{name} has another encoder than {svd.name}: its latents are {apart:.2g} of the largest off; "
+            "give a VAE whose decoder alone was trained on (freeze_encoder)"
+        )
 
 
 @dataclass(frozen=True)
@@ -76,10 +98,16 @@ class FilmEstimates:
     def modules(self) -> Modules | None:
         return load_modules(self.svd.unet, self.adapter) if self.adapter else None
 
+    @property
+    def shown(self) -> str:
+        return self.adapter.options.concat_latent if self.adapter else "nearest"
+
     def __repr__(self) -> str:
         """What tells a run on these from a run on others."""
-        weights = [self.svd.unet] + ([self.modules] if self.modules else [])
-        return f"estimates {digest(*weights)} {self.share} {self.levels}"
+        svd = self.svd
+        weights = [svd.unet, svd.vae, svd.image_encoder] + ([self.modules] if self.modules else [])
+        told = [svd.config[name] for name in ("fps", "motion_bucket_id", "augmentation")]
+        return f"estimates {digest(*weights)} {self.shown} {told} {self.share} {self.levels}"
 
     def ahead(self, steps: Sequence[int], config: VAEConfig) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Each step's pictures [b t, 3, H, W] in -1..1, the latents to decode [b t, 4, h, w], and t; made by
@@ -94,14 +122,15 @@ class FilmEstimates:
         """Latents [b, t, 4, h, w], unscaled, of clips [b, t, 3, H, W] in -1..1."""
         svd, (b, t) = self.svd, clips.shape[:2]
         latents = encode(svd, clips.flatten(0, 1), at_once=b * t).unflatten(0, (b, t))
+        kept = torch.rand(b, generator=g) >= self.share
         low, high = (math.log(level) for level in self.levels)
         sigma = (low + (high - low) * torch.rand(b, generator=g)).exp()
         noise = torch.randn(latents.shape, generator=g)
-        shown = self.adapter.options.concat_latent if self.adapter else "nearest"
+        if kept.all():
+            return latents
         context = embed(svd.image_encoder, clips[:, 0]).unsqueeze(1)
-        estimate = estimate_clip(svd, self.modules, shown, latents, context, sigma, noise)
+        estimate = estimate_clip(svd, self.modules, self.shown, latents, context, sigma, noise)
         estimate[:, [0, -1]] = latents[:, [0, -1]]  # as the sampler does
-        kept = torch.rand(b, generator=g) >= self.share
         return torch.where(kept.view(-1, 1, 1, 1, 1), latents, estimate)
 
 
@@ -112,7 +141,8 @@ class _Made:
 
     def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray, int]:
         config = self.config
-        g = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        # Not the clips' own generator over again, or a clip's noise level would follow from what it shows.
+        g = torch.Generator().manual_seed((config.seed + 32_452_843) * 1_000_003 + step)
         whole = config.whole(step)
         clips = self.estimates.clips.draw(
             config.seed, step, config.clips if whole else config.crop_clips, config.frames

@@ -28,7 +28,7 @@ from .clips_config import ClipsConfig
 from .config import build as build_config
 from .config import read_toml
 from .denoiser import train_adapter, train_base
-from .estimates import FilmEstimates
+from .estimates import FilmEstimates, check_encoder
 from .launch import start_accelerator
 from .pool import Crew, latent_pool
 from .settings import PRECISIONS, TrainConfig, ValidationConfig
@@ -41,7 +41,7 @@ class EstimatesConfig:
     """`[estimates]` of a decoder's training: it learns from what a base makes of noised clips, see
     `estimates.FilmEstimates`.
 
-    base, adapter  files; ``base`` empty for none of it
+    base, adapter  `tiny` or a file, and an adapter's file or none; ``base`` empty for none of it
     share          of the clips that are estimated; the others' latents are the encoder's
     levels         lowest and highest noise level
     """
@@ -52,6 +52,8 @@ class EstimatesConfig:
     levels: tuple[float, ...] = (1.0, 12.0)
 
     def __post_init__(self) -> None:
+        if self.adapter and not self.base:
+            raise ValueError(f"adapter is {self.adapter!r} without a base; give the base it was trained on")
         if not 0 <= self.share <= 1:
             raise ValueError(f"share is {self.share}; use 0 to 1")
         if len(self.levels) != 2 or not 0 < self.levels[0] <= self.levels[1]:
@@ -74,8 +76,16 @@ class VAERecipe:
             raise ValueError(
                 "freeze_encoder keeps an encoder that was never trained; give start, a finished VAE"
             )
-        if self.estimates.base and not self.vae.freeze_encoder:
+        if not self.estimates.base:
+            return
+        vae, room = self.vae, min(self.clips.height_width)
+        if not vae.freeze_encoder:
             raise ValueError("[estimates] trains a decoder on a finished base's latents; set freeze_encoder")
+        if vae.crop_frames > vae.frames or vae.crop > room or vae.crop % 8:
+            raise ValueError(
+                f"[estimates] crops {vae.crop_frames} frames of {vae.crop} pixels out of clips of "
+                f"{vae.frames} of {room}; use no more than there are, and a multiple of 8 pixels"
+            )
 
 
 @dataclass(frozen=True)
@@ -166,6 +176,10 @@ def run_recipe(config: Path, out: Path, device_name: str, data: Path | None) -> 
 def _check_ahead(recipe: Recipe) -> None:
     """ValueError for what would else be found only behind the films and the encoding."""
     if isinstance(recipe, VAERecipe):
+        if recipe.estimates.base:
+            base_config(recipe.estimates.base)
+        if recipe.estimates.adapter:
+            load_adapter(Path(recipe.estimates.adapter))
         return
     looked_at = recipe.validation
     for path in [p for pair in looked_at.keyframes for p in pair] + list(looked_at.films):
@@ -214,6 +228,7 @@ def _vae(recipe: VAERecipe, clips: ClipSource, out: Path, device: torch.device, 
     estimates = None
     if (made := recipe.estimates).base:
         svd = load_svd(TINY if made.base == "tiny" else made.base)
+        check_encoder(svd, start or {}, str(recipe.start))
         adapter = load_adapter(Path(made.adapter)) if made.adapter else None
         low, high = made.levels
         estimates = FilmEstimates(svd, adapter, clips, made.share, (low, high))

@@ -174,14 +174,18 @@ def train_vae(
     for step in range(first, config.steps):
         g = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         if estimates is None:
-            real, t = _pictures(config, clips, step, g, device)
+            real, t = _pictures(config, clips, step, g)
+            latents = None
+        else:
+            real, latents, t = next(estimated)
+        real = real.to(device)
         for group in optimiser.param_groups:
             group["lr"] = config.lr * warm_cosine(step, config.steps, 100)
 
         with autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             held = torch.zeros((), device=device)  # what holds the latents where they are wanted
-            if estimates is not None:
-                real, latents, t = (x if isinstance(x, int) else x.to(device) for x in next(estimated))
+            if latents is not None:
+                latents = latents.to(device)
             else:
                 posterior = vae.encode(real).latent_dist
                 noise = torch.randn(posterior.mean.shape, generator=g).to(device)
@@ -230,14 +234,12 @@ def train_vae(
     return average if config.freeze_encoder else normalise_latents(average, clips, config, device)
 
 
-def _pictures(
-    config: VAEConfig, clips: ClipSource, step: int, g: torch.Generator, device: torch.device
-) -> tuple[Tensor, int]:
+def _pictures(config: VAEConfig, clips: ClipSource, step: int, g: torch.Generator) -> tuple[Tensor, int]:
     """([b t, 3, H, W] in -1..1, t) of a step."""
     if config.whole(step):
-        clip = clips.draw(config.seed, step, config.clips, config.frames).to(device)
+        clip = clips.draw(config.seed, step, config.clips, config.frames)
     else:
-        clip = clips.draw(config.seed, step, config.crop_clips, config.crop_frames).to(device)
+        clip = clips.draw(config.seed, step, config.crop_clips, config.crop_frames)
         clip = _crop(clip, config.crop, g)
     return clip.flatten(0, 1), clip.shape[1]
 
