@@ -1,4 +1,4 @@
-"""The bundled scenes: large, sharp, patterned shapes on wide, curved paths that pass in front of each other.
+"""The bundled scenes: large, sharp, nearly plain shapes on curved paths that pass in front of each other.
 
 Every frame is a formula of the time alone, so the film between two keyframes is known exactly. All arithmetic
 is float64: another machine's last digit does not reach the eight bits of a pixel. The PNGs beside this file
@@ -43,40 +43,34 @@ def write(folder: Path) -> None:
 
 
 def _crossing(grid: Tensor, t: float) -> Tensor:
-    """A striped ball rolls across in front of a turning tile that comes down the other way."""
-    picture = _stripes(_layer(grid, (0.15 * (t - 0.5), 0), 0.5), 2.2, "#22264b", "#2b3263")
-    tile = _layer(grid, _path(t, (0.45, -0.5), (0.06, 0.3), (-0.42, 0.42)), 0.2 + 0.9 * t, 0.36)
-    picture = _paint(picture, grid, _box(tile) * 0.36, _checks(tile, 2.6, "#3ec9a7", "#2aa58c"), "#f5f1e3")
-    ball = _layer(grid, _path(t, (-0.52, -0.35), (0.1, -0.3), (0.5, 0.45)), -0.5 + 1.2 * t, 0.4)
-    return _paint(picture, grid, _disc(ball) * 0.4, _stripes(ball, 4.2, "#ff7a59", "#ffd166"), "#fff6e5")
+    """A ball rolls across in front of a turning tile that gives way."""
+    picture = _stripes(_layer(grid, (0.1 * (t - 0.5), 0), 0.5), 1.6, "#2c3a6e", "#33437d")
+    tile = _layer(grid, _path(t, (0.12, -0.16), (0.06, -0.1), (0.02, 0.0)), 0.3 + 0.3 * t, 0.52)
+    picture = _paint(picture, grid, _box(tile) * 0.52, _stripes(tile, 1.6, "#3fbf9f", "#37ad90"))
+    ball = _layer(grid, _path(t, (-0.42, 0.34), (0.0, 0.06), (0.42, 0.34)), -0.3 + 0.6 * t, 0.42)
+    return _paint(picture, grid, _disc(ball) * 0.42, _stripes(ball, 2.2, "#ef7a52", "#f29264"))
 
 
 def _orbit(grid: Tensor, t: float) -> Tensor:
-    """A moon goes a quarter round a banded planet and covers part of it, while the camera rolls."""
-    turn = 0.5 * (t - 0.5)
-    view = _layer(grid, (0.0, 0.0), turn)
-    picture = _stripes(_layer(view, (0.3, 0.2), 0.9), 1.6, "#f6e3c5", "#efcfa4")
-    planet = _layer(view, (0.0, -0.16), -0.3, 0.46)
-    picture = _paint(
-        picture, grid, _disc(planet) * 0.46, _stripes(planet, 3.4, "#2f7f93", "#55b3b0"), "#1d4e63"
-    )
-    angle = math.pi * (0.86 - 0.72 * t)
-    centre = (0.58 * math.cos(angle), -0.1 + 0.5 * math.sin(angle))
-    moon = _layer(view, centre, 1.1 * t, 0.31)
-    return _paint(picture, grid, _disc(moon) * 0.31, _checks(moon, 2.2, "#e4572e", "#f08a4b"), "#7a2318")
+    """A moon goes a quarter round a planet and covers part of it, while the camera rolls."""
+    view = _layer(grid, (0.0, 0.0), 0.2 * (t - 0.5))
+    picture = _stripes(_layer(view, (0.3, 0.2), 0.9), 1.6, "#1f4f58", "#245862")
+    planet = _layer(view, (0.0, -0.16), -0.3, 0.56)
+    picture = _paint(picture, grid, _disc(planet) * 0.56, _stripes(planet, 2.4, "#d8b283", "#cfa775"))
+    angle = math.pi * (0.72 - 0.44 * t)
+    moon = _layer(view, (0.58 * math.cos(angle), -0.12 + 0.5 * math.sin(angle)), 0.5 * t, 0.46)
+    return _paint(picture, grid, _disc(moon) * 0.46, _stripes(moon, 1.6, "#d2553a", "#c94f33"))
 
 
 def _dive(grid: Tensor, t: float) -> Tensor:
-    """The camera dives at a turning star in front of a ring, which leaves sideways."""
-    zoom = math.exp(0.4 * t)
-    view = _layer(grid, (0.0, 0.0), 0.35 * t, zoom)
-    picture = _checks(_layer(view, (0.2, -0.1), 0.4), 1.5, "#5b2a6e", "#6d3a82")
-    ring = _layer(view, _path(t, (0.25, -0.2), (0.4, -0.05), (0.5, 0.05)), 0.0, 0.4)
-    picture = _paint(picture, grid, _ring(ring) * 0.4 * zoom, _stripes(ring, 3.0, "#f7b801", "#fbd65d"), None)
-    star = _layer(view, _path(t, (-0.32, 0.28), (-0.2, -0.1), (0.02, -0.06)), 1.0 * t, 0.42)
-    return _paint(
-        picture, grid, _star(star) * 0.42 * zoom, _stripes(star, 3.0, "#ef5da8", "#f9a1c9"), "#fff3fa"
-    )
+    """The camera dives at a turning star in front of a ring, which moves aside."""
+    zoom = math.exp(0.25 * t)
+    view = _layer(grid, (0.0, 0.0), 0.1 * t, zoom)
+    picture = _checks(_layer(view, (0.2, -0.1), 0.4), 1.1, "#6b4a80", "#735088")
+    ring = _layer(view, _path(t, (0.3, -0.26), (0.36, -0.16), (0.4, -0.1)), 0.0, 0.5)
+    picture = _paint(picture, grid, _ring(ring) * 0.5 * zoom, _stripes(ring, 2.0, "#e5b23c", "#dca62c"))
+    star = _layer(view, _path(t, (-0.34, 0.3), (-0.3, 0.06), (-0.06, 0.04)), 0.4 * t, 0.5)
+    return _paint(picture, grid, _star(star) * 0.5 * zoom, _stripes(star, 2.0, "#e0669f", "#d9588f"))
 
 
 SCENES: dict[str, Callable[[Tensor, float], Tensor]] = {"crossing": _crossing, "dive": _dive, "orbit": _orbit}
@@ -100,12 +94,9 @@ def _layer(grid: Tensor, centre: tuple[float, float], angle: float, scale: float
     return torch.stack([x * cos + y * sin, -x * sin + y * cos], dim=-1)
 
 
-def _paint(picture: Tensor, grid: Tensor, distance: Tensor, colour: Tensor, outline: str | None) -> Tensor:
-    """``colour`` where ``distance`` (in frame units) is negative, its edge antialiased, a rim inside it."""
+def _paint(picture: Tensor, grid: Tensor, distance: Tensor, colour: Tensor) -> Tensor:
+    """``colour`` where ``distance`` (in frame units) is negative, its edge antialiased."""
     pixel = 2 / grid.shape[0]
-    if outline:
-        rim = (0.5 + (distance + 0.07) / pixel).clamp(0, 1)[..., None]
-        colour = torch.lerp(colour, _rgb(outline).expand_as(colour), rim)
     return torch.lerp(picture, colour, (0.5 - distance / pixel).clamp(0, 1)[..., None])
 
 
