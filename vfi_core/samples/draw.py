@@ -44,33 +44,33 @@ def write(folder: Path) -> None:
 
 def _crossing(grid: Tensor, t: float) -> Tensor:
     """A ball rolls across in front of a turning tile that gives way."""
-    picture = _stripes(_layer(grid, (0.1 * (t - 0.5), 0), 0.5), 1.6, "#2c3a6e", "#33437d")
-    tile = _layer(grid, _path(t, (0.12, -0.16), (0.06, -0.1), (0.02, 0.0)), 0.3 + 0.3 * t, 0.52)
-    picture = _paint(picture, grid, _box(tile) * 0.52, _stripes(tile, 1.6, "#3fbf9f", "#37ad90"))
-    ball = _layer(grid, _path(t, (-0.42, 0.34), (0.0, 0.06), (0.42, 0.34)), -0.3 + 0.6 * t, 0.42)
-    return _paint(picture, grid, _disc(ball) * 0.42, _stripes(ball, 2.2, "#ef7a52", "#f29264"))
+    picture = _stripes(_layer(grid, (0.1 * (t - 0.5), 0), 0.5), 1.6, "#4b2f5e", "#523666")
+    tile = _layer(grid, _path(t, (0.1, -0.2), (0.05, -0.14), (0.0, -0.08)), 0.3 + 0.2 * t, 0.54)
+    picture = _paint(picture, grid, _box(tile) * 0.54, _stripes(tile, 1.6, "#3f9c93", "#469f97"))
+    ball = _layer(grid, _path(t, (-0.32, 0.3), (0.0, 0.14), (0.32, 0.3)), -0.3 + 0.6 * t, 0.46)
+    return _paint(picture, grid, _disc(ball) * 0.46, _stripes(ball, 2.2, "#e8c468", "#e0bb5e"))
 
 
 def _orbit(grid: Tensor, t: float) -> Tensor:
-    """A moon goes a quarter round a planet and covers part of it, while the camera rolls."""
+    """A moon goes round a planet and covers part of it, while the camera rolls."""
     view = _layer(grid, (0.0, 0.0), 0.2 * (t - 0.5))
-    picture = _stripes(_layer(view, (0.3, 0.2), 0.9), 1.6, "#1f4f58", "#245862")
-    planet = _layer(view, (0.0, -0.16), -0.3, 0.56)
-    picture = _paint(picture, grid, _disc(planet) * 0.56, _stripes(planet, 2.4, "#d8b283", "#cfa775"))
-    angle = math.pi * (0.72 - 0.44 * t)
-    moon = _layer(view, (0.58 * math.cos(angle), -0.12 + 0.5 * math.sin(angle)), 0.5 * t, 0.46)
-    return _paint(picture, grid, _disc(moon) * 0.46, _stripes(moon, 1.6, "#d2553a", "#c94f33"))
+    picture = _stripes(_layer(view, (0.3, 0.2), 0.9), 1.6, "#26304f", "#2c3759")
+    planet = _layer(view, (0.0, -0.16), -0.3, 0.6)
+    picture = _paint(picture, grid, _disc(planet) * 0.6, _stripes(planet, 2.4, "#3f9c93", "#469f97"))
+    angle = math.pi * (0.66 - 0.32 * t)
+    moon = _layer(view, (0.6 * math.cos(angle), -0.12 + 0.5 * math.sin(angle)), 0.5 * t, 0.5)
+    return _paint(picture, grid, _disc(moon) * 0.5, _stripes(moon, 1.6, "#e8c468", "#e0bb5e"))
 
 
 def _dive(grid: Tensor, t: float) -> Tensor:
     """The camera dives at a turning star in front of a ring, which moves aside."""
     zoom = math.exp(0.25 * t)
     view = _layer(grid, (0.0, 0.0), 0.1 * t, zoom)
-    picture = _checks(_layer(view, (0.2, -0.1), 0.4), 1.1, "#6b4a80", "#735088")
-    ring = _layer(view, _path(t, (0.3, -0.26), (0.36, -0.16), (0.4, -0.1)), 0.0, 0.5)
-    picture = _paint(picture, grid, _ring(ring) * 0.5 * zoom, _stripes(ring, 2.0, "#e5b23c", "#dca62c"))
-    star = _layer(view, _path(t, (-0.34, 0.3), (-0.3, 0.06), (-0.06, 0.04)), 0.4 * t, 0.5)
-    return _paint(picture, grid, _star(star) * 0.5 * zoom, _stripes(star, 2.0, "#e0669f", "#d9588f"))
+    picture = _checks(_layer(view, (0.2, -0.1), 0.4), 1.1, "#26304f", "#2c3759")
+    ring = _layer(view, _path(t, (0.3, -0.26), (0.34, -0.18), (0.38, -0.12)), 0.0, 0.5)
+    picture = _paint(picture, grid, _ring(ring) * 0.5 * zoom, _stripes(ring, 2.0, "#3f9c93", "#469f97"))
+    star = _layer(view, _path(t, (-0.32, 0.26), (-0.28, 0.08), (-0.1, 0.06)), 0.3 * t, 0.52)
+    return _paint(picture, grid, _star(star) * 0.52 * zoom, _stripes(star, 2.0, "#ef8a62", "#e88058"))
 
 
 SCENES: dict[str, Callable[[Tensor, float], Tensor]] = {"crossing": _crossing, "dive": _dive, "orbit": _orbit}
