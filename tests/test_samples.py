@@ -11,6 +11,7 @@ from PIL import Image
 
 import vfi_core.samples
 from vfi_core import media
+from vfi_core.cuts import find_cuts
 from vfi_core.samples.draw import SCENES, SIZE, truth, write
 
 FOLDER = Path(vfi_core.samples.__file__).parent
@@ -57,6 +58,11 @@ def test_the_motion_is_too_wide_for_a_cross_fade(name: str):
     fade = (film[0] + film[2]) / 2
     # A cross-fade of these scenes is worse than 20 dB: squared error above 255^2 / 100.
     assert (film[1] - fade).pow(2).mean() > 650
+
+
+def test_the_scenes_of_the_cut_workflow_are_told_apart():
+    pictures = torch.cat([truth("orbit", 2), truth("crossing", 2)]).float() / 255
+    assert find_cuts(pictures) == [1]
 
 
 def test_what_is_no_scene_or_no_film_is_refused_in_a_sentence():

@@ -44,9 +44,9 @@ def write(folder: Path) -> None:
 
 def _crossing(grid: Tensor, t: float) -> Tensor:
     """A ball rolls across in front of a turning tile that gives way."""
-    picture = _stripes(_layer(grid, (0.1 * (t - 0.5), 0), 0.5), 1.6, "#4b2f5e", "#523666")
+    picture = _stripes(_layer(grid, (0.1 * (t - 0.5), 0), 0.5), 1.6, "#7a3b2e", "#824234")
     tile = _layer(grid, _path(t, (0.1, -0.2), (0.05, -0.14), (0.0, -0.08)), 0.3 + 0.2 * t, 0.54)
-    picture = _paint(picture, grid, _box(tile) * 0.54, _stripes(tile, 1.6, "#3f9c93", "#469f97"))
+    picture = _paint(picture, grid, _box(tile) * 0.54, _stripes(tile, 1.6, "#3a4a86", "#415190"))
     ball = _layer(grid, _path(t, (-0.32, 0.3), (0.0, 0.14), (0.32, 0.3)), -0.3 + 0.6 * t, 0.46)
     return _paint(picture, grid, _disc(ball) * 0.46, _stripes(ball, 2.2, "#e8c468", "#e0bb5e"))
 
