@@ -48,8 +48,22 @@ def test_the_memory_planned_is_the_memory_a_run_takes(preset, checkpointing, bat
     assert plan.moments == 8 * trained and plan.operations > 2 * batch * 5 * base
 
 
-def test_the_shell_prints_a_plan_and_makes_nothing(tmp_path, monkeypatch, capsys):
+SMALL = """
+kind = "adapter"
+base = "tiny"
+[clips]
+root = "data"
+size = 128
+frames = 7
+[train]
+batch = 8
+"""
+
+
+def test_the_shell_prints_a_plan_and_makes_nothing(tmp_path, tmp_path_factory, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    config = tmp_path_factory.mktemp("configuration") / "small.toml"
+    config.write_text(SMALL)
     plan = Plan(
         {"base": 9_860_000, "encoder.trunk": 550_000},
         40 << 20,
@@ -62,7 +76,7 @@ def test_the_shell_prints_a_plan_and_makes_nothing(tmp_path, monkeypatch, capsys
         10**11,
     )
     monkeypatch.setattr(planned, "plan_training", lambda *_: plan)
-    assert cli.main(["train", str(ROOM / "fast.toml"), "--plan", "--device", "cpu"]) == 0
+    assert cli.main(["train", str(config), "--plan", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("1 x 8 of 8 clips a step on cpu, each 7 frames of 128x128\n")
     for words in (
