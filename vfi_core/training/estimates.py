@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -68,7 +68,7 @@ def check_encoder(svd: SVD, vae: Mapping[str, Tensor], name: str) -> None:
     differ = [k for k in sorted({*own, *vae}) if k not in own or k not in vae or own[k].shape != vae[k].shape]
     if differ:
         raise ValueError(f"{name} does not have the widths of the VAE of {svd.name} ({differ[0]})")
-    other = copy.deepcopy(svd)
+    other = replace(svd, vae=copy.deepcopy(svd.vae))
     other.vae.load_state_dict(vae)
     picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     latents, others = encode(svd, picture), encode(other, picture)
